@@ -1,0 +1,105 @@
+#pragma once
+// Waiting for each other: event, semaphore, mutex, condition. All are first come, first served; all may be used by fibers
+// of any hub and by plain threads (a thread that waits gets a hub). A wait that ends by kill or timeout throws, and
+// takes nothing with it.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+
+#include <ringlet/deadline.hpp>
+#include <ringlet/export.hpp>
+
+namespace ringlet {
+
+namespace detail {
+struct waiter;
+
+// A queue of parked fibers and the tiny lock over it and over its owner's state.
+class RINGLET_EXPORT wait_queue {
+ public:
+  wait_queue() noexcept = default;
+  ~wait_queue();
+  wait_queue(const wait_queue&) = delete;
+  wait_queue& operator=(const wait_queue&) = delete;
+
+  void lock() noexcept;
+  void unlock() noexcept;
+  // With the lock held: parks until woken (true) or the deadline (false); comes back without the lock. Throws when
+  // interrupted. `what` and `whom` name the wait in reports.
+  bool wait(deadline until, const char* what, const void* whom, void* gift = nullptr);
+  // With the lock held: unlinks the first waiter and readies it; false if there is none. `gift` of the waiter in `given`.
+  bool wake_one(void** given = nullptr) noexcept;
+  bool empty() const noexcept { return first_ == nullptr; }
+  // The first waiter's gift, or null.
+  void* first_gift() const noexcept;
+
+ private:
+  friend struct waiter;
+  std::atomic<std::uint32_t> lock_{0};
+  waiter* first_ = nullptr;
+  waiter* last_ = nullptr;
+};
+}  // namespace detail
+
+// A flag to wait for. set wakes all who wait now, even if it is cleared before they run.
+class RINGLET_EXPORT event {
+ public:
+  void set() noexcept;
+  void clear() noexcept;
+  bool is_set() const noexcept { return set_.load(std::memory_order_acquire); }
+  // True when set; false when the deadline passed.
+  bool wait(deadline until = never);
+
+ private:
+  std::atomic<bool> set_{false};
+  detail::wait_queue waiters_;
+};
+
+class RINGLET_EXPORT semaphore {
+ public:
+  explicit semaphore(std::size_t initial = 1) noexcept : count_(initial) {}
+  bool acquire(deadline until = never);
+  bool try_acquire() noexcept;
+  void release(std::size_t n = 1) noexcept;
+  std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::size_t> count_;
+  detail::wait_queue waiters_;
+};
+
+// Not recursive; the owner is the fiber. Meets Lockable and so works with std::unique_lock. lock by the owner and unlock
+// by another throw std::logic_error.
+class RINGLET_EXPORT mutex {
+ public:
+  void lock();
+  bool lock_until(deadline until);
+  bool try_lock() noexcept;
+  void unlock();
+
+ private:
+  friend class condition;
+  const void* owner_ = nullptr;
+  detail::wait_queue waiters_;
+};
+
+class RINGLET_EXPORT condition {
+ public:
+  // Releases the mutex, waits, locks it again (also when it throws or the deadline passed: false).
+  bool wait(mutex& held, deadline until = never);
+  template <class Predicate>
+  bool wait(mutex& held, deadline until, Predicate done) {
+    while (!done())
+      if (!wait(held, until)) return done();
+    return true;
+  }
+  void notify_one() noexcept;
+  void notify_all() noexcept;
+
+ private:
+  detail::wait_queue waiters_;
+};
+
+}  // namespace ringlet

@@ -1,0 +1,10 @@
+#pragma once
+// Asserts stay in release, at every boundary. They are for us: the message says what of ringlet is broken. What a user
+// can get wrong is an error (an exception or -errno), never an assert.
+
+namespace ringlet::base {
+[[noreturn, gnu::cold]] void assertion_failed(const char* expression, const char* message, const char* file, int line) noexcept;
+}
+
+#define RINGLET_ASSERT(condition, message) \
+  (__builtin_expect(!(condition), 0) ? ::ringlet::base::assertion_failed(#condition, message, __FILE__, __LINE__) : void())

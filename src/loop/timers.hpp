@@ -1,0 +1,44 @@
+#pragma once
+// Deadlines of one hub: a 4-ary heap of nodes that live on their waiters' stacks. Arm and cancel are O(log n) with no
+// system call; equal moments expire in the order they were armed. Owner thread only.
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <ringlet/deadline.hpp>
+
+namespace ringlet::loop {
+
+struct timer {
+  void (*fire)(timer&) = nullptr;
+  std::size_t place = npos;  // in the heap; npos: not armed
+  static constexpr std::size_t npos = ~std::size_t(0);
+  bool armed() const { return place != npos; }
+};
+
+class timers {
+ public:
+  void arm(timer&, clock::time_point at);   // must not be armed
+  void cancel(timer&) noexcept;             // idempotent
+  // Fires, in order, all whose moment is not after now; a fire function may arm and cancel timers. Returns how many.
+  std::size_t expire(clock::time_point now);
+  clock::time_point earliest() const noexcept;  // time_point::max() if none
+  std::size_t size() const noexcept { return heap_.size(); }
+  void forget_all() noexcept;  // after fork
+
+ private:
+  struct entry {
+    clock::time_point at;
+    std::uint64_t order;
+    timer* node;
+    bool before(const entry& other) const { return at != other.at ? at < other.at : order < other.order; }
+  };
+  void sift_up(std::size_t);
+  void sift_down(std::size_t);
+  void place(std::size_t, const entry&);
+  std::vector<entry> heap_;
+  std::uint64_t next_order_ = 0;
+};
+
+}  // namespace ringlet::loop
