@@ -19,5 +19,10 @@ int offload(job&) noexcept;
 // Threads of the pool that exist now (they are ours: not a sign of life when looking for a deadlock).
 std::size_t offload_threads() noexcept;
 void offload_forget_after_fork() noexcept;
+// Throws std::runtime_error if RINGLET_OFFLOAD_THREADS is not a number in its range.
+void check_offload_settings();
+// True while this thread is inside the pthread_create of a helper: a door that makes fibers of new threads lets this
+// one through.
+bool offload_is_making_thread() noexcept;
 
 }  // namespace ringlet::loop

@@ -1,0 +1,15 @@
+#pragma once
+// Which clock this thread reads: CLOCK_MONOTONIC, unless a simulated engine's hub lives here.
+
+#include "loop/engine.hpp"
+
+namespace ringlet::loop {
+
+// From now on clock::now() on this thread is engine->now(); null: the real clock again. Only the simulated engine has
+// time of its own; the engine must outlive its being set.
+void set_thread_clock(const engine*) noexcept;
+
+// CLOCK_MONOTONIC, whatever the thread's clock is.
+clock::time_point real_now() noexcept;
+
+}  // namespace ringlet::loop

@@ -1,0 +1,58 @@
+#pragma once
+// How other threads end a hub's sleep: a state word, so that only the one wake that is needed makes a system call, and
+// an eventfd for that one. Shared by the uring and epoll engines, which watch fd() edge-triggered: every write is an
+// edge, so the counter need never be read.
+//
+// Always true: a signal() that happens before try_sleep() makes it fail; one that happens after it writes the eventfd.
+// signal() is async-signal-safe and may be called on any thread; the rest belongs to the hub's thread.
+
+#include <sys/eventfd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+
+#include "base/sys.hpp"
+
+namespace ringlet::loop {
+
+class wakeup {
+ public:
+  wakeup() = default;
+  wakeup(const wakeup&) = delete;
+  ~wakeup() { close(); }
+
+  int open() noexcept {  // 0 or -errno
+    fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd_ < 0 ? -errno : 0;
+  }
+  void close() noexcept {
+    if (fd_ >= 0) sys::call(SYS_close, fd_);
+    fd_ = -1;
+  }
+  int fd() const noexcept { return fd_; }
+
+  void signal() noexcept {
+    if (state_.exchange(notified) == sleeping) ring_bell();
+  }
+  void ring_bell() noexcept {
+    const std::uint64_t one = 1;
+    sys::call(SYS_write, fd_, &one, sizeof one);
+  }
+  bool try_sleep() noexcept {
+    int expected = awake;
+    return state_.compare_exchange_strong(expected, sleeping);
+  }
+  // Takes what was signalled so far; whoever signalled has made its reason visible to us.
+  void awoke() noexcept {
+    if (state_.load(std::memory_order_relaxed) != awake) state_.exchange(awake);
+  }
+  bool is_pending() const noexcept { return state_.load(std::memory_order_relaxed) == notified; }
+
+ private:
+  enum : int { awake, sleeping, notified };
+  std::atomic<int> state_{awake};
+  int fd_ = -1;
+};
+
+}  // namespace ringlet::loop
