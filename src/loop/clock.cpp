@@ -7,18 +7,20 @@
 
 namespace ringlet {
 namespace {
-constinit thread_local const loop::engine* thread_clock = nullptr;
+constinit thread_local const loop::engine* own_clock = nullptr;
 }
 
 clock::time_point clock::now() noexcept {
-  if (thread_clock) [[unlikely]]
-    return thread_clock->now();
+  if (own_clock) [[unlikely]]
+    return own_clock->now();
   return loop::real_now();
 }
 
 namespace loop {
 
-void set_thread_clock(const engine* e) noexcept { thread_clock = e; }
+void set_thread_clock(const engine* e) noexcept { own_clock = e; }
+
+const engine* thread_clock() noexcept { return own_clock; }
 
 clock::time_point real_now() noexcept {
   timespec t;

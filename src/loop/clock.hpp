@@ -6,8 +6,9 @@
 namespace ringlet::loop {
 
 // From now on clock::now() on this thread is engine->now(); null: the real clock again. Only the simulated engine has
-// time of its own; the engine must outlive its being set.
+// time of its own, and sets and unsets itself.
 void set_thread_clock(const engine*) noexcept;
+const engine* thread_clock() noexcept;
 
 // CLOCK_MONOTONIC, whatever the thread's clock is.
 clock::time_point real_now() noexcept;

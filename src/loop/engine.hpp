@@ -7,7 +7,7 @@
 //
 //   uring      one ring, one enter a turn: readiness by persistent multishot polls, operations as ring operations
 //   epoll      where io_uring is refused: readiness by epoll (edge-triggered), operations on helper threads
-//   simulated  tests: real fds looked at with poll(…,0), seeded order and delays, a clock that jumps
+//   simulated  tests: real fds, seeded order and delays, a clock that jumps
 //
 // One engine per hub, used on that hub's thread only, except wake(). All results are kernel dialect (-errno).
 //
@@ -66,7 +66,9 @@ class engine {
   virtual std::string_view name() const = 0;      // "uring", "epoll", "simulated"
   virtual std::string describe() const = 0;       // one line: setup flags, queue sizes; for `ringlet info`
 
-  // Watches one direction until disarm. 0; -EPERM if such a file cannot be waited for (it is always ready); -EBADF …
+  // Watches one direction until disarm, or until a notify after which it is no longer armed (an overflow: arm again).
+  // 0; -EPERM if such a file cannot be waited for (it is always ready); -EBADF, -ENOMEM … The ring learns of an error
+  // only later: there such a file notifies once, as ready (POLLNVAL if it is not open), and is not armed any more.
   virtual int arm(readiness&, direction) = 0;
   // Forgets both directions; on return the kernel holds no reference to the file on our behalf and notify will not be
   // called again. Other completions and notifications may be delivered meanwhile.
@@ -80,7 +82,8 @@ class engine {
   // One turn: hands over what was queued, waits to the moment (not at all if it has passed: time_point::min()), delivers
   // what happened. May return early with nothing.
   virtual void wait(clock::time_point until) = 0;
-  // Something may be waiting to be delivered; cheap (no system call). Lets a busy hub skip a turn's wait().
+  // Something may be waiting to be delivered; cheap (no system call). Lets a busy hub skip a turn's wait(). Where only
+  // a system call could tell (epoll), true whenever something is armed.
   virtual bool has_news() const = 0;
   // Ends or prevents the next sleep. Any thread; async-signal-safe.
   virtual void wake() noexcept = 0;
@@ -100,7 +103,8 @@ struct engine_choice {
 engine_choice make_engine();
 std::unique_ptr<engine> make_uring_engine(std::string* why_not);  // null and the reason if it cannot be
 std::unique_ptr<engine> make_epoll_engine();
-// Seeded: the same seed and the same calls give the same order. Virtual clock from 1 s on.
+// Seeded: the same seed and the same calls give the same order. Virtual clock from 1 s on; while it lives, clock::now()
+// on the thread that made it is that clock.
 std::unique_ptr<engine> make_simulated_engine(std::uint64_t seed);
 
 }  // namespace ringlet::loop
