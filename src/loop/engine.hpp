@@ -23,6 +23,7 @@
 #include <ringlet/deadline.hpp>
 
 struct iovec;
+struct sockaddr;
 
 namespace ringlet::loop {
 
@@ -46,7 +47,7 @@ struct completion {
   void* engine_data = nullptr;
 };
 
-enum class opcode : std::uint8_t { nop, readv, writev, fsync, fdatasync, openat };
+enum class opcode : std::uint8_t { nop, readv, writev, fsync, fdatasync, openat, accept, connect };
 
 // An operation whose own completion is the point. Everything it points to lives until its completion is done.
 struct operation {
@@ -58,10 +59,15 @@ struct operation {
   const char* path = nullptr;
   int flags = 0;
   unsigned mode = 0;
+  sockaddr* address = nullptr;      // accept, connect
+  unsigned* address_length = nullptr;
 };
 
 class engine {
  public:
+  // A wait() was ended by a signal handler; set by the engine, cleared by who looks.
+  bool signal_seen = false;
+
   virtual ~engine() = default;
   virtual std::string_view name() const = 0;      // "uring", "epoll", "simulated"
   virtual std::string describe() const = 0;       // one line: setup flags, queue sizes; for `ringlet info`
@@ -78,6 +84,9 @@ class engine {
   // Asks for an early end; the completion still arrives, with -ECANCELED or the result that was faster.
   virtual void cancel(completion&) = 0;
   virtual unsigned operations_in_flight() const = 0;
+  // accept and connect have no way to be tried without blocking: they are operations only where the kernel itself waits
+  // for them (uring); elsewhere io does without.
+  virtual bool waits_for_sockets() const { return false; }
 
   // One turn: hands over what was queued, waits to the moment (not at all if it has passed: time_point::min()), delivers
   // what happened. May return early with nothing.

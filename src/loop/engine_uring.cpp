@@ -93,6 +93,7 @@ class uring_engine final : public engine {
   void start(const operation&, completion&) override;
   void cancel(completion&) override;
   unsigned operations_in_flight() const override { return operations_; }
+  bool waits_for_sockets() const override { return true; }
   void wait(clock::time_point until) override;
   bool has_news() const override {
     return backlog_next_ < backlog_.size() || io_uring_cq_ready(&ring_) || kernel_has_work() || wakeup_.is_pending();
@@ -278,7 +279,9 @@ void uring_engine::after_enter(long result) {
       RINGLET_ASSERT(result >= 0, "io_uring_enter failed in a way that cannot happen: the ring's fd was closed, or another thread entered it");
       break;
     case -ETIME:  // slept to the end
+      break;
     case -EINTR:  // a signal: the hub looks what it wants to do next
+      signal_seen = true;
       break;
     case -EBUSY:   // the CQ has overflown; the kernel takes nothing more until there is room
     case -EAGAIN:  // no memory for requests just now
@@ -438,6 +441,12 @@ void uring_engine::start(const operation& op, completion& c) {
       break;
     case opcode::openat:
       io_uring_prep_openat(sqe, op.fd, op.path, op.flags, op.mode);
+      break;
+    case opcode::accept:
+      io_uring_prep_accept(sqe, op.fd, op.address, op.address_length, op.flags);
+      break;
+    case opcode::connect:
+      io_uring_prep_connect(sqe, op.fd, op.address, *op.address_length);
       break;
   }
   sqe->user_data = user_data;

@@ -1,0 +1,55 @@
+#pragma once
+// The hub: who runs next on this thread. Made when a thread first spawns or waits; one per thread, gone with it.
+//
+// Its turn: 1 run the fibers that were ready when the turn began; 2 read the clock; 3 submit and wait, not at all if
+// someone is ready, else until the earliest deadline; 4 reap completions; 5 expire timers; 6 messages from other threads.
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <ringlet/deadline.hpp>
+#include <ringlet/export.hpp>
+#include <ringlet/fiber.hpp>
+
+namespace ringlet::hub {
+
+// A hub as other threads may hold it.
+class RINGLET_EXPORT handle {
+ public:
+  handle() noexcept = default;
+  // Runs f in a fiber of that hub, soon. Any thread; in the order posted. False if the hub has gone.
+  bool post(std::function<void()> f) const;
+
+ private:
+  struct shared;
+  std::shared_ptr<shared> shared_;
+  friend RINGLET_EXPORT handle here();
+  friend struct handle_access;
+};
+// This thread's hub, made if there is none. While somebody holds a handle, a hub that has nothing to do waits for posts
+// instead of reporting a deadlock.
+RINGLET_EXPORT handle here();
+
+struct counts {
+  std::size_t fibers = 0;       // not finished; the main fiber is not counted
+  std::size_t ready = 0;
+  std::size_t timers = 0;
+  std::size_t operations = 0;   // in the kernel or on helper threads
+  std::size_t fd_waits = 0;     // fibers parked on an fd
+  std::size_t watched_fds = 0;  // with a poll in the kernel
+  std::size_t stacks = 0;       // in use, the hub's own not counted
+  std::uint64_t switches = 0;
+};
+// Of this thread; all zero if it has no hub.
+RINGLET_EXPORT counts count() noexcept;
+
+// What every fiber of this thread's hub does: name, parked in what on what and since when. For people.
+RINGLET_EXPORT std::string describe_fibers();
+// "uring" or "epoll" (or "simulated"), and why.
+RINGLET_EXPORT std::string engine_name();
+RINGLET_EXPORT std::string engine_reason();
+
+}  // namespace ringlet::hub

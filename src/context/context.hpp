@@ -1,0 +1,78 @@
+#pragma once
+// The switch: from the stack that runs to one that rests, on Boost.Context's fcontext.
+//
+// Besides registers, two things belong to a running stack that the compiler and libc believe belong to the thread: the
+// C++ exception globals (what is being caught, how many are in flight) and errno. They travel with the switch, here and
+// nowhere else; Boost's own saving in fiber/callcc is not used, because saving twice corrupts them. MXCSR and the x87 control
+// word are kept by fcontext.
+//
+// A context is used on one thread. Always true: the running context's saved fields mean nothing; a resting one's say
+// all that is needed to resume it.
+
+#include <cerrno>
+#include <cstddef>
+#include <cxxabi.h>
+
+#include <boost/context/detail/fcontext.hpp>
+
+#include "context/sanitizer.hpp"
+
+namespace ringlet::context {
+
+struct exception_globals {  // __cxa_eh_globals as the Itanium C++ ABI lays it out
+  void* caught = nullptr;
+  unsigned int uncaught = 0;
+};
+
+struct context {
+  boost::context::detail::fcontext_t sp = nullptr;
+  exception_globals exceptions;
+  int error_number = 0;
+  const void* stack_bottom = nullptr;  // the four below: for the sanitizers only
+  std::size_t stack_size = 0;
+  void* fake_stack = nullptr;
+  void* tsan_fiber = nullptr;
+};
+
+namespace detail {
+struct transfer {
+  context* from;
+  context* to;
+  void* message;
+};
+// First thing on the stack that was switched to: files away where the other one stopped.
+inline void* land(boost::context::detail::transfer_t arrived) {
+  auto* t = static_cast<transfer*>(arrived.data);
+  t->from->sp = arrived.fctx;
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+  sanitizer::arrived(t->to->fake_stack, &bottom, &size);
+  if (bottom && !t->from->stack_bottom) {  // a thread's own stack, left for the first time
+    t->from->stack_bottom = bottom;
+    t->from->stack_size = size;
+  }
+  return t->message;
+}
+}  // namespace detail
+
+// Runs `to`; returns, when somebody switches back to `from`, the message they sent. With final_departure nobody will.
+inline void* switch_context(context& from, context& to, void* message, bool final_departure = false) {
+  auto* thread_exceptions = reinterpret_cast<exception_globals*>(abi::__cxa_get_globals());
+  int* thread_errno = &errno;
+  from.exceptions = *thread_exceptions;
+  from.error_number = *thread_errno;
+  *thread_exceptions = to.exceptions;
+  *thread_errno = to.error_number;
+  detail::transfer t{&from, &to, message};
+  sanitizer::leaving(final_departure ? nullptr : &from.fake_stack, to.stack_bottom, to.stack_size);
+  sanitizer::switch_fiber(to.tsan_fiber);
+  return detail::land(boost::context::detail::jump_fcontext(to.sp, &t));
+}
+
+// Prepares a context whose first switch calls entry(message) on the stack [low, top); entry must not return.
+void make_context(context& made, void* low, void* top, void (*entry)(void* message));
+// The thread's own stack, as a context to switch away from.
+void adopt_thread_stack(context& made);
+void drop_context(context& dead) noexcept;
+
+}  // namespace ringlet::context

@@ -1,0 +1,361 @@
+// Who switches to whom: parents, packets, death.
+//
+// A packet rests on its sender's stack (a dead sender's value in its body) and is taken by the receiver at once, so
+// values are moved once and nothing is allocated. The one who arrives files the one who left: a dead greenlet without
+// handles, or one whose last handle went while it ran, is `left_behind` and ended at the thread's next greenlet call,
+// when its packet has surely been taken.
+
+#include "greenlet/greenlet.hpp"
+
+#include <cxxabi.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/assert.hpp"
+#include "base/sys.hpp"
+
+namespace ringlet::detail {
+
+namespace {
+std::atomic<std::size_t> living_count{0};
+
+greenlet_exit exit_value;
+packet exit_packet() { return packet{&exit_value, &typeid(greenlet_exit), nullptr, true}; }
+
+bool is_exit(const std::exception_ptr& e) {
+  try {
+    std::rethrow_exception(e);
+  } catch (const greenlet_exit&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+std::string demangled(const std::type_info& type) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  std::string result = status == 0 ? text : type.name();
+  std::free(text);
+  return result;
+}
+
+const char* phase_name(const greenlet_state& g) {
+  switch (g.phase) {
+    case greenlet_phase::unstarted: return "not started";
+    case greenlet_phase::running: return "running";
+    case greenlet_phase::suspended: return g.in_hub ? "waiting in the hub" : "suspended";
+    case greenlet_phase::dead: return "dead";
+  }
+  return "?";
+}
+
+std::string name_of(const greenlet_state& g) {
+  if (g.is_main) return "the main greenlet";
+  return (g.is_fiber ? "the greenlet of fiber " : "greenlet ") + std::to_string(g.number);
+}
+
+void describe_owner(const void* owner, char* text, std::size_t size) {
+  auto* g = static_cast<const greenlet_state*>(owner);
+  std::snprintf(text, size, "greenlet %llu", static_cast<unsigned long long>(g->number));
+}
+
+void mark_dead(greenlet_state& g) {
+  if (g.phase != greenlet_phase::dead && !g.is_fiber) living_count.fetch_sub(1, std::memory_order_relaxed);
+  g.phase = greenlet_phase::dead;
+  g.unlink();
+}
+
+// First thing after a switch between greenlets: the packet, and a look at who left.
+packet arrive(thread_state& t, void* message) {
+  packet came = std::move(*static_cast<packet*>(message));
+  greenlet_state& left = *t.previous;
+  if (left.references.load(std::memory_order_acquire) == 0 && !left.is_main) {
+    if (t.left_behind && t.left_behind != &left) t.tidy();
+    t.left_behind = &left;
+  }
+  return came;
+}
+
+// Where a packet for `target` really goes: past the dead to a living ancestor; one that was never started dies of an
+// exception. May turn greenlet_exit into a value on the way.
+greenlet_state* find_receiver(greenlet_state* target, packet& p) {
+  while (true) {
+    if (target->phase == greenlet_phase::unstarted && p.exception) {
+      mark_dead(*target);
+    }
+    if (target->phase != greenlet_phase::dead) return target;
+    if (p.exception && is_exit(p.exception)) p = exit_packet();
+    target = target->parent ? target->parent : &target->thread->main;
+  }
+}
+
+void run_body(greenlet_state& self, void* message) {
+  thread_state& t = *self.thread;
+  packet result;
+  try {
+    packet first = arrive(t, message);
+    result = self.body->run(first);
+  } catch (const greenlet_exit&) {
+    result = exit_packet();
+  } catch (...) {
+    result = packet{nullptr, nullptr, std::current_exception(), false};
+  }
+  mark_dead(self);
+  greenlet_state* receiver = find_receiver(self.parent, result);
+  if (receiver->in_hub) {
+    // The parent is a fiber that waits, and only its hub may wake it; whoever ran us gets an error instead.
+    greenlet_state* caller = &t.main;
+    t.living.for_each([&](greenlet_state& g) { if (&g == self.resumed_by) caller = &g; });
+    if (self.resumed_by && self.resumed_by->is_fiber) caller = self.resumed_by;
+    RINGLET_ASSERT(!caller->in_hub, "a greenlet ended and everybody who could take its result waits in the hub");
+    receiver = caller;
+    result = packet{nullptr, nullptr,
+                    std::make_exception_ptr(greenlet_error(
+                        "ringlet: " + name_of(self) + " ended, and its parent waits in the hub, so its result cannot be delivered. "
+                        "Cure: create a greenlet in the fiber that switches to it, or set_parent before switching.")),
+                    false};
+  }
+  if (receiver->phase == greenlet_phase::unstarted) give_first_context(*receiver);
+  receiver->resumed_by = &self;
+  switch_greenlet(t, *receiver, &result);
+  RINGLET_ASSERT(false, "a dead greenlet was resumed");
+}
+
+void destroy_plain(greenlet_state& g) noexcept {
+  if (g.body) g.body->~greenlet_body();
+  g.~greenlet_state();
+}
+
+void begin(void* message) {
+  greenlet_state& self = *thread_state::here().current;
+  self.run(self, message);
+}
+
+[[gnu::cold]] std::string wrong_thread_text(const thread_state& t, const greenlet_state& target) {
+  return "ringlet: cannot switch to a different thread: current is " + name_of(*t.current) + " of this thread, wanted is " +
+         name_of(target) + " of " +
+         (target.thread->exited.load(std::memory_order_acquire) ? "a thread that has exited" : "another thread") +
+         ". Greenlets and fibers stay on the thread that made them; send a message instead (ringlet::hub post, queue).";
+}
+
+// The last handle of a suspended greenlet has gone: unwinds it now, as if the current one were its parent.
+void kill_dropped(thread_state& t, greenlet_state& g) {
+  g.references.store(1, std::memory_order_relaxed);
+  greenlet_state* own_parent = g.parent;
+  g.parent = t.current;
+  greenlet_retain(t.current);
+  try {
+    packet came = greenlet_exchange(&g, packet{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false});
+    (void)came;
+  } catch (const greenlet_exit&) {
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ringlet: %s was dropped and failed while it unwound: %s\n", name_of(g).c_str(), e.what());
+  } catch (...) {
+    std::fprintf(stderr, "ringlet: %s was dropped and failed while it unwound\n", name_of(g).c_str());
+  }
+  greenlet_state* lent = g.parent;
+  g.parent = own_parent;
+  greenlet_release(lent);
+  if (g.phase != greenlet_phase::dead)
+    std::fprintf(stderr, "ringlet: %s was dropped and did not end on greenlet_exit; it lives on until its thread ends\n",
+                 name_of(g).c_str());
+  if (t.left_behind == &g) t.left_behind = nullptr;
+  if (g.references.fetch_sub(1, std::memory_order_acq_rel) == 1 && g.phase == greenlet_phase::dead) bury(g);
+}
+
+// No handle is left; on the owner's thread.
+void end_unreferenced(thread_state& t, greenlet_state& g) {
+  switch (g.phase) {
+    case greenlet_phase::running: return;  // whoever it switches to files it
+    case greenlet_phase::unstarted:
+      mark_dead(g);
+      [[fallthrough]];
+    case greenlet_phase::dead:
+      if (t.left_behind == &g) t.left_behind = nullptr;
+      bury(g);
+      return;
+    case greenlet_phase::suspended:
+      if (g.is_main || g.in_hub || g.is_fiber) return;
+      kill_dropped(t, g);
+      return;
+  }
+}
+}  // namespace
+
+void give_first_context(greenlet_state& g) {
+  context::make_context(g.where, g.memory.low(), g.stack_start, &begin);
+  if (!g.is_fiber) g.thread->living.push_back(g);
+}
+
+void bury(greenlet_state& g) noexcept {
+  RINGLET_ASSERT(g.phase == greenlet_phase::dead, "a greenlet with frames is buried");
+  context::stack memory = g.memory;
+  thread_state* t = g.thread;
+  greenlet_state* parent = g.parent;
+  context::stack_pool* pool = t->stacks;
+  context::drop_context(g.where);
+  g.unlink();
+  g.destroy(g);
+  if (pool) pool->give_back(memory);
+  if (parent) greenlet_release(parent);
+  drop_thread_state(*t);
+}
+
+void end_living(thread_state& t) noexcept {
+  for (int rounds = 0; rounds < 100 && !t.living.empty(); ++rounds) {
+    base::intrusive_list<greenlet_state, living_link> now;
+    now.take_all(t.living);
+    while (greenlet_state* g = now.pop_front()) {
+      t.living.push_back(*g);
+      if (g->phase != greenlet_phase::suspended || g->in_hub) continue;
+      greenlet_retain(g);
+      greenlet_state* own_parent = std::exchange(g->parent, t.current);
+      greenlet_retain(t.current);
+      try {
+        packet came = greenlet_exchange(g, packet{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false});
+        (void)came;
+      } catch (...) {
+        std::fprintf(stderr, "ringlet: %s failed while it unwound at its thread's end\n", name_of(*g).c_str());
+      }
+      greenlet_release(std::exchange(g->parent, own_parent));
+      greenlet_release(g);
+    }
+  }
+}
+
+void thread_state::tidy_slow() {
+  if (greenlet_state* g = std::exchange(left_behind, nullptr))
+    if (g->references.load(std::memory_order_acquire) == 0) end_unreferenced(*this, *g);
+  greenlet_state* g = dropped.exchange(nullptr, std::memory_order_acquire);
+  while (g) {
+    greenlet_state* next = g->next_dropped;
+    end_unreferenced(*this, *g);
+    g = next;
+  }
+}
+
+greenlet_state* greenlet_create(std::size_t body_size, std::size_t body_alignment, std::size_t stack_size_bytes) {
+  thread_state& t = thread_state::here();
+  t.tidy();
+  context::install_overflow_report(&describe_owner);
+  auto* g = make_on_stack<greenlet_state>(t, body_size, body_alignment, stack_size_bytes);
+  g->run = &run_body;
+  g->destroy = &destroy_plain;
+  g->number = t.next_number++;
+  living_count.fetch_add(1, std::memory_order_relaxed);
+  return g;
+}
+
+void* greenlet_body_storage(greenlet_state* g) noexcept { return g->body_storage; }
+
+void greenlet_adopt_body(greenlet_state* g, greenlet_body* body, greenlet_state* parent) {
+  g->body = body;
+  if (!parent) throw greenlet_error("ringlet: a greenlet's parent is an empty handle");
+  if (parent->thread != g->thread) throw wrong_thread("ringlet: a greenlet's parent must be of the thread that makes it");
+  greenlet_retain(parent);
+  g->parent = parent;
+}
+
+void greenlet_discard(greenlet_state* g) noexcept {
+  mark_dead(*g);
+  bury(*g);
+}
+
+void greenlet_retain(greenlet_state* g) noexcept { g->references.fetch_add(1, std::memory_order_relaxed); }
+
+void greenlet_release(greenlet_state* g) noexcept {
+  if (g->references.fetch_sub(1, std::memory_order_acq_rel) != 1 || g->is_main) return;
+  thread_state* here = thread_state::here_or_null();
+  if (here == g->thread) {
+    end_unreferenced(*here, *g);
+  } else if (g->thread->exited.load(std::memory_order_acquire)) {
+    // Its thread can no longer unwind it: the memory goes, the frames' destructors do not run.
+    if (g->phase != greenlet_phase::dead) mark_dead(*g);
+    bury(*g);
+  } else {
+    std::atomic<greenlet_state*>& list = g->thread->dropped;
+    g->next_dropped = list.load(std::memory_order_relaxed);
+    while (!list.compare_exchange_weak(g->next_dropped, g, std::memory_order_release)) {
+    }
+  }
+}
+
+greenlet_state* greenlet_current() {
+  greenlet_state* g = thread_state::here().current;
+  greenlet_retain(g);
+  return g;
+}
+
+packet greenlet_exchange(greenlet_state* target, packet sent) {
+  if (!target) throw greenlet_error("ringlet: switch to an empty greenlet handle (it was default-made or moved from)");
+  thread_state& t = thread_state::here();
+  if (__builtin_expect(target->thread != &t, 0)) throw wrong_thread(wrong_thread_text(t, *target));
+  t.tidy();
+  greenlet_state& self = *t.current;
+  greenlet_state* receiver = find_receiver(target, sent);
+  packet came;
+  if (receiver == &self) {
+    came = std::move(sent);
+  } else {
+    if (receiver->in_hub)
+      throw greenlet_error("ringlet: " + name_of(*receiver) + " waits in the hub (for I/O, time, a lock or another fiber); only "
+                           "the hub may resume it. Cure: wake it by an event or queue, or kill its fiber.");
+    if (receiver->phase == greenlet_phase::unstarted) give_first_context(*receiver);
+    receiver->resumed_by = &self;
+    came = arrive(t, switch_greenlet(t, *receiver, &sent));
+  }
+  if (came.exception) std::rethrow_exception(std::exchange(came.exception, nullptr));
+  return came;
+}
+
+void greenlet_unexpected(const packet& came, const std::type_info& wanted) {
+  throw greenlet_error("ringlet: a greenlet expected " + demangled(wanted) + " from a switch and got " +
+                       (came.exit ? "greenlet_exit (the other one was killed)"
+                                  : came.type ? demangled(*came.type) : std::string("nothing (the other one sent no value or returned)")) +
+                       ". Values travel by their decayed types; the sender and switch_to<T> must name the same one.");
+}
+
+}  // namespace ringlet::detail
+
+namespace ringlet {
+
+using detail::greenlet_phase;
+
+greenlet greenlet::parent() const {
+  if (!state_ || !state_->parent) return {};
+  detail::greenlet_retain(state_->parent);
+  return greenlet(state_->parent);
+}
+
+void greenlet::set_parent(const greenlet& parent) const {
+  if (!state_ || !parent.state_) throw greenlet_error("ringlet: set_parent on or to an empty greenlet handle");
+  if (state_->is_main) throw greenlet_error("ringlet: the main greenlet has no parent and cannot be given one");
+  if (state_->is_fiber) throw greenlet_error("ringlet: a fiber's greenlet belongs to its hub and cannot be given another parent");
+  if (state_->thread != parent.state_->thread || state_->thread != detail::thread_state::here_or_null())
+    throw wrong_thread("ringlet: set_parent: parent cannot be on a different thread");
+  for (auto* g = parent.state_; g; g = g->parent)
+    if (g == state_) throw greenlet_error("ringlet: set_parent: cyclic parent chain");
+  detail::greenlet_retain(parent.state_);
+  detail::greenlet_release(std::exchange(state_->parent, parent.state_));
+}
+
+bool greenlet::dead() const noexcept {
+  if (!state_) return false;
+  return state_->phase == greenlet_phase::dead || (state_->is_main && state_->thread->exited.load(std::memory_order_acquire));
+}
+
+bool greenlet::started() const noexcept {
+  return state_ && (state_->phase == greenlet_phase::running || state_->phase == greenlet_phase::suspended);
+}
+
+std::string greenlet::describe() const {
+  if (!state_) return "no greenlet";
+  return detail::name_of(*state_) + ", " + detail::phase_name(*state_);
+}
+
+std::size_t living_greenlets() noexcept { return detail::living_count.load(std::memory_order_relaxed); }
+
+}  // namespace ringlet

@@ -1,0 +1,56 @@
+// What a thread knows of its greenlets: made on first use, taken apart when the thread ends.
+//
+// At the end of a thread its suspended greenlets are unwound by greenlet_exit, so that their locals are destroyed. The main
+// thread's are not: the process is over, and static objects may still hold handles. A greenlet whose thread is gone is
+// freed without unwinding by whoever drops its last handle.
+
+#include <unistd.h>
+
+#include "base/sys.hpp"
+#include "greenlet/greenlet.hpp"
+
+namespace ringlet::detail {
+
+namespace {
+thread_local thread_state* state = nullptr;
+
+struct at_thread_end {
+  ~at_thread_end() {
+    if (!state || sys::call(SYS_gettid) == ::getpid()) return;
+    thread_state* ending = state;
+    end_living(*ending);
+    ending->tidy();
+    ending->exited.store(true, std::memory_order_release);
+    ending->tidy();  // what was dropped meanwhile
+    state = nullptr;
+    context::stack_pool::retire(ending->stacks);
+    ending->stacks = nullptr;
+    drop_thread_state(*ending);
+  }
+};
+thread_local at_thread_end sentinel;
+}  // namespace
+
+thread_state* thread_state::here_or_null() noexcept { return state; }
+
+thread_state& thread_state::here() {
+  if (__builtin_expect(state != nullptr, 1)) return *state;
+  auto* made = new thread_state;
+  made->stacks = new context::stack_pool;
+  made->main.is_main = true;
+  made->main.phase = greenlet_phase::running;
+  made->main.thread = made;
+  context::adopt_thread_stack(made->main.where);
+  made->current = &made->main;
+  state = made;
+  (void)&sentinel;  // registers the end
+  return *made;
+}
+
+void drop_thread_state(thread_state& t) noexcept {
+  if (t.references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // A handle of a main greenlet may outlive its thread; then this stays, for it to say "dead".
+  if (t.main.references.load(std::memory_order_acquire) == 1) delete &t;
+}
+
+}  // namespace ringlet::detail

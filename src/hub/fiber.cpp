@@ -1,0 +1,313 @@
+// The public calls on fibers: spawn, join, kill, links.
+
+#include <ringlet/fiber.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <unordered_map>
+
+#include "base/assert.hpp"
+#include "hub/fork.hpp"
+#include "hub/hub.hpp"
+
+namespace ringlet {
+
+using detail::fiber_phase;
+using detail::fiber_state;
+using detail::hub_state;
+using detail::wake_reason;
+
+namespace {
+fiber_state& checked(fiber_state* f, const char* what) {
+  if (!f) throw std::logic_error(std::string("ringlet: ") + what + " on an empty fiber handle (it was default-made or moved from)");
+  if (f->hub != hub_state::here_or_null())
+    throw wrong_thread(std::string("ringlet: ") + what + " of fiber '" + f->name() +
+                       "' from another thread than its own. Cure: post to its hub (ringlet::hub::here().post), or share an event or queue.");
+  return *f;
+}
+
+bool finished(const fiber_state* f) { return f->step == fiber_phase::finished; }
+
+// Waits until some of the listed fibers have finished; told of each in the order they finish.
+struct joiner : detail::waiter {
+  struct listener : detail::finish_listener {
+    joiner* owner = nullptr;
+    fiber_state* of = nullptr;
+  };
+  std::vector<fiber_state*> done;  // since last looked at
+  bool parked = false;
+
+  static void on_finished(detail::finish_listener& l, fiber_state& f) {
+    joiner& j = *static_cast<listener&>(l).owner;
+    j.done.push_back(&f);
+    if (j.parked && j.reason == wake_reason::none) {
+      j.parked = false;
+      f.hub->wake(j);
+    }
+  }
+};
+
+bool join_one(fiber_state& f, deadline until) {
+  if (finished(&f)) return true;
+  hub_state& hub = *f.hub;
+  detail::require_can_park("join");
+  if (hub.running == &f) throw std::logic_error("ringlet: fiber '" + f.name() + "' joins itself; it would wait forever");
+  // One waiter, one listener, no allocation.
+  struct single : detail::waiter, detail::finish_listener {};
+  single w;
+  w.what = "join";
+  w.whom = &f;
+  w.finished = [](detail::finish_listener& l, fiber_state& ended) {
+    auto& s = static_cast<single&>(l);
+    ended.hub->wake(s);
+  };
+  w.withdraw = [](detail::waiter& x) {
+    auto& l = static_cast<detail::finish_listener&>(static_cast<single&>(x));
+    if (!l.linked()) return false;
+    l.unlink();
+    return true;
+  };
+  f.listeners.push_back(w);
+  switch (hub.wait(w, until)) {
+    case wake_reason::interrupted: hub.throw_interrupt();
+    default: return finished(&f);
+  }
+}
+
+void add_link(fiber_state& f, detail::link_entry&& entry) {
+  if (finished(&f)) {
+    detail::start_link(f, std::move(entry));
+    return;
+  }
+  if (!f.links) f.links = new std::vector<detail::link_entry>;
+  f.links->push_back(std::move(entry));
+}
+
+any_fiber retained(fiber_state* f) {
+  detail::fiber_retain(f);
+  return fiber_access::adopt(f);
+}
+}  // namespace
+
+// --- spawning --------------------------------------------------------------------------------------------------------
+
+namespace detail {
+
+fiber_state* fiber_create(const spawn_options& how, std::size_t body_size, std::size_t body_alignment) {
+  return hub_state::here().create(how, body_size, body_alignment);
+}
+
+void* fiber_body_storage(fiber_state* f) noexcept { return f->body_storage; }
+
+void fiber_start(fiber_state* f, body* work, const deadline* later) {
+  hub_state& hub = *f->hub;
+  f->work = work;
+  fiber_retain(f);  // the hub's, until it has finished
+  hub.fibers.push_back(*f);
+  ++hub.fiber_count;
+  if (!later) return hub.schedule(*f);
+  f->step = fiber_phase::delayed;
+  f->start_timer.fiber = f;
+  f->start_timer.fire = [](loop::timer& t) {
+    fiber_state& owner = *static_cast<delayed_start&>(t).fiber;
+    owner.hub->schedule(owner);
+  };
+  if (!later->is_never()) hub.timers.arm(f->start_timer, later->at());
+}
+
+void fiber_discard(fiber_state* f) noexcept {
+  f->phase = greenlet_phase::dead;
+  bury(*f);
+}
+
+void fiber_retain(fiber_state* f) noexcept { greenlet_retain(f); }
+void fiber_release(fiber_state* f) noexcept { greenlet_release(f); }
+
+body* fiber_result(fiber_state* f, deadline until) {
+  checked(f, "get");
+  if (f->is_main_fiber) throw std::logic_error("ringlet: the main fiber has no result to get");
+  if (!join_one(*f, until))
+    throw not_ready("ringlet: fiber '" + f->name() + "' was not finished when get's deadline passed");
+  if (f->error) {
+    f->error_seen = true;
+    std::rethrow_exception(f->error);
+  }
+  if (f->was_exit) throw greenlet_exit{};
+  return f->work;
+}
+
+// Each link runs in a fiber of its own, so that one that throws or waits stops nobody.
+void start_link(fiber_state& f, link_entry&& link) {
+  const bool failed = f.error != nullptr;
+  if ((link.filter == 1 && failed) || (link.filter == 2 && !failed)) return;
+  if (failed) f.error_seen = true;
+  any_fiber about = retained(&f);
+  try {
+    spawn({.name = f.name() + "'s link"}, [call = std::move(link.call), about]() mutable { call(about); });
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ringlet: a link of fiber '%s' could not run: %s\n", f.name().c_str(), e.what());
+  }
+}
+
+}  // namespace detail
+
+// --- any_fiber -------------------------------------------------------------------------------------------------------
+
+bool any_fiber::join(deadline until) const { return join_one(checked(state_, "join"), until); }
+
+bool any_fiber::ready() const noexcept { return state_ && finished(state_); }
+bool any_fiber::successful() const noexcept { return ready() && !state_->error; }
+bool any_fiber::started() const noexcept {
+  return state_ && (state_->step == fiber_phase::running || state_->step == fiber_phase::parked || state_->step == fiber_phase::ready);
+}
+std::exception_ptr any_fiber::exception() const noexcept {
+  if (!state_) return nullptr;
+  state_->error_seen = true;
+  return state_->error;
+}
+
+bool any_fiber::kill(deadline until) const { return kill(std::make_exception_ptr(greenlet_exit{}), until); }
+
+bool any_fiber::kill(std::exception_ptr reason, deadline until) const {
+  fiber_state& f = checked(state_, "kill");
+  if (!reason) throw std::invalid_argument("ringlet: kill needs a reason: a null exception_ptr was given");
+  if (finished(&f)) return true;
+  hub_state& hub = *f.hub;
+  if (&f == hub.running) std::rethrow_exception(reason);
+  if (f.step == fiber_phase::delayed || f.step == fiber_phase::scheduled) {
+    hub.finish_unstarted(f, reason);
+    return true;
+  }
+  if (!f.kill_pending) f.kill_pending = std::move(reason);
+  hub.interrupt(f);
+  if (until == deadline::passed()) return false;
+  return join_one(f, until);
+}
+
+std::uint64_t any_fiber::link(std::function<void(any_fiber)> call) const {
+  fiber_state& f = checked(state_, "link");
+  const auto id = f.hub->next_link_id++;
+  add_link(f, {id, 0, std::move(call)});
+  return id;
+}
+std::uint64_t any_fiber::link_value(std::function<void(any_fiber)> call) const {
+  fiber_state& f = checked(state_, "link_value");
+  const auto id = f.hub->next_link_id++;
+  add_link(f, {id, 1, std::move(call)});
+  return id;
+}
+std::uint64_t any_fiber::link_exception(std::function<void(any_fiber)> call) const {
+  fiber_state& f = checked(state_, "link_exception");
+  const auto id = f.hub->next_link_id++;
+  add_link(f, {id, 2, std::move(call)});
+  return id;
+}
+void any_fiber::unlink(std::uint64_t id) const noexcept {
+  if (state_ && state_->links) std::erase_if(*state_->links, [id](const auto& entry) { return entry.id == id; });
+}
+
+std::string any_fiber::name() const { return state_ ? state_->name() : "no fiber"; }
+void any_fiber::set_name(std::string_view name) const { if (state_) state_->given_name = name; }
+std::uint64_t any_fiber::id() const noexcept { return state_ ? state_->id : 0; }
+
+// --- many ------------------------------------------------------------------------------------------------------------
+
+std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_options& how) {
+  std::vector<any_fiber> result;
+  const std::size_t wanted = std::min(how.count, fibers.size());
+  if (wanted == 0) return result;
+  hub_state& hub = hub_state::here();
+  joiner j;
+  j.what = "joinall";
+  j.withdraw = [](detail::waiter& w) {
+    return std::exchange(static_cast<joiner&>(w).parked, false);
+  };
+  std::vector<joiner::listener> listeners(fibers.size());
+  std::unordered_map<fiber_state*, any_fiber*> handles;
+  struct unlink_all {
+    std::vector<joiner::listener>& all;
+    ~unlink_all() { for (auto& l : all) l.unlink(); }
+  } unlink_at_end{listeners};
+  auto take = [&](fiber_state* f) {
+    result.push_back(*handles[f]);
+    if (how.raise_error && f->error) {
+      f->error_seen = true;
+      std::rethrow_exception(f->error);
+    }
+  };
+  for (std::size_t i = 0; i < fibers.size(); ++i) {
+    fiber_state& f = checked(fiber_access::state(fibers[i]), "joinall");
+    if (!handles.try_emplace(&f, &fibers[i]).second) continue;  // named twice, waited for once
+    if (finished(&f)) {
+      j.done.push_back(&f);
+      continue;
+    }
+    if (&f == hub.running) throw std::logic_error("ringlet: a fiber in joinall joins itself; it would wait forever");
+    listeners[i].owner = &j;
+    listeners[i].finished = &joiner::on_finished;
+    f.listeners.push_back(listeners[i]);
+  }
+  const std::size_t reachable = std::min(wanted, handles.size());
+  while (true) {
+    for (std::size_t i = 0; i < j.done.size() && result.size() < reachable; ++i) take(j.done[i]);
+    j.done.clear();
+    if (result.size() >= reachable) return result;
+    detail::require_can_park("joinall");
+    j.parked = true;
+    switch (hub.wait(j, how.until)) {
+      case wake_reason::interrupted: hub.throw_interrupt(); break;
+      case wake_reason::timed_out:
+        for (fiber_state* f : j.done) take(f);
+        return result;
+      default: break;
+    }
+  }
+}
+
+bool killall(std::vector<any_fiber> fibers, deadline until) {
+  return killall(std::move(fibers), std::make_exception_ptr(greenlet_exit{}), until);
+}
+
+bool killall(std::vector<any_fiber> fibers, std::exception_ptr reason, deadline until) {
+  hub_state& hub = hub_state::here();
+  bool kill_self = false;
+  std::vector<any_fiber> others;
+  for (auto& f : fibers) {
+    if (&checked(fiber_access::state(f), "killall") == hub.running) {
+      kill_self = true;
+      continue;
+    }
+    f.kill(reason, deadline::passed());
+    others.push_back(f);
+  }
+  const std::size_t count = others.size();
+  std::size_t ended = 0;
+  if (until == deadline::passed())
+    ended = std::count_if(others.begin(), others.end(), [](const auto& f) { return f.ready(); });
+  else {
+    joinall(others, {.until = until});
+    ended = std::count_if(others.begin(), others.end(), [](const auto& f) { return f.ready(); });
+  }
+  if (kill_self) std::rethrow_exception(reason);
+  return ended == count;
+}
+
+any_fiber current() { return retained(hub_state::here().running); }
+
+void sleep(deadline until) {
+  hub_state& hub = hub_state::here();
+  detail::require_can_park("sleep");
+  if (hub.interrupted()) hub.throw_interrupt();
+  if (until.has_passed()) {
+    hub.yield();
+    if (hub.interrupted()) hub.throw_interrupt();
+    return;
+  }
+  detail::waiter w;
+  w.what = "sleep";
+  if (hub.wait(w, until) == wake_reason::interrupted) hub.throw_interrupt();
+}
+
+void yield() { sleep(deadline::passed()); }
+
+}  // namespace ringlet

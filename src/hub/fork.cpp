@@ -1,0 +1,56 @@
+// fork: the child keeps the fiber that forked and nothing else, on a fresh loop.
+//
+// The other fibers' frames exist in the child's memory, too, but resuming them would do the parent's work twice (write
+// to its sockets, answer its requests). They are forgotten, not unwound: their destructors would act on shared things as
+// well. The ring must go because its memory and its files are shared with the parent. If the fiber that forked was not
+// the main one, the process ends when it ends, as it does for a thread that forked.
+
+#include "hub/fork.hpp"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include "base/assert.hpp"
+#include "hub/timeout.hpp"
+#include "loop/offload.hpp"
+
+namespace ringlet::detail {
+
+namespace {
+void in_child() {
+  loop::offload_forget_after_fork();
+  if (hub_state* h = hub_state::here_or_null()) h->after_fork_in_child();
+}
+}  // namespace
+
+void register_fork_handler() {
+  static const int once = ::pthread_atfork(nullptr, nullptr, &in_child);
+  (void)once;
+}
+
+void hub_state::after_fork_in_child() {
+  process = ::getpid();
+  ready_fibers.forget_all();
+  ready_count = 0;
+  fibers.forget_all();
+  fiber_count = 0;
+  timers.forget_all();
+  inbox.store(nullptr, std::memory_order_relaxed);
+  fd_waits = foreign_work = watched_fds = 0;
+  for (auto forget : let_go)
+    if (forget) forget(*this);
+  engine->abandon_after_fork();
+  auto choice = loop::make_engine();
+  engine = std::move(choice.made);
+  engine_reason = std::move(choice.reason);
+  turn_time = engine->now();
+  if (running && running != &main_fiber) {
+    static_cast<all_link&>(*running) = all_link{};
+    fibers.push_back(*running);
+    fiber_count = 1;
+  }
+  main_gone = running != &main_fiber;
+  for (timeout_scope* s = running ? running->scopes : nullptr; s; s = s->outer) s->rearm(*this);
+}
+
+}  // namespace ringlet::detail

@@ -1,0 +1,17 @@
+#pragma once
+// What the hub does about fork, links and handles; small pieces that hub.cpp calls.
+
+#include "hub/hub.hpp"
+
+namespace ringlet::detail {
+void register_fork_handler();
+void start_link(fiber_state& finished, link_entry&& link);
+void leave_handle(hub_state&) noexcept;  // other threads' handles of a hub that ends refer to nothing from now on
+}  // namespace ringlet::detail
+
+namespace ringlet {
+struct fiber_access {
+  static any_fiber adopt(detail::fiber_state* f) { return any_fiber(f); }
+  static detail::fiber_state* state(const any_fiber& f) { return f.state_; }
+};
+}  // namespace ringlet

@@ -1,0 +1,420 @@
+#include "hub/hub.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/assert.hpp"
+#include "base/sys.hpp"
+#include "hub/fork.hpp"
+#include "hub/timeout.hpp"
+#include "loop/clock.hpp"
+#include "loop/offload.hpp"
+
+namespace ringlet::detail {
+
+namespace {
+// Between two turns at least so many resumptions (a turn is a clock reading and maybe a system call), at most so many
+// (or I/O and timers would wait behind a crowd).
+constexpr unsigned least_budget = 64, most_budget = 4096;
+constexpr std::size_t hub_stack_bytes = 256 * 1024;
+
+thread_local hub_state* hub_of_thread = nullptr;
+
+struct at_thread_end {
+  ~at_thread_end() {
+    if (hub_of_thread && sys::call(SYS_gettid) != ::getpid()) delete hub_of_thread;
+  }
+};
+thread_local at_thread_end sentinel;
+
+struct wait_timer : loop::timer {
+  waiter* who;
+};
+
+void describe_stack_owner(const void* owner, char* text, std::size_t size) {
+  auto* g = static_cast<const greenlet_state*>(owner);
+  if (hub_of_thread && g == hub_of_thread->own)
+    std::snprintf(text, size, "the hub");
+  else if (g->is_fiber)
+    std::snprintf(text, size, "fiber '%s'", static_cast<const fiber_state*>(g)->name().c_str());
+  else
+    std::snprintf(text, size, "greenlet %llu", static_cast<unsigned long long>(g->number));
+}
+
+// Other threads of the process that may yet call us, our own helpers left out.
+bool foreign_threads_exist() {
+  const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (fd < 0) return true;
+  std::size_t tasks = 0;
+  alignas(8) char entries[4096];
+  long got;
+  while ((got = sys::call(SYS_getdents64, fd, entries, sizeof entries)) > 0)
+    for (long at = 0; at < got;) {
+      unsigned short length;
+      std::memcpy(&length, entries + at + 16, sizeof length);
+      if (entries[at + 19] != '.') ++tasks;
+      at += length;
+    }
+  sys::call(SYS_close, fd);
+  return tasks > 1 + loop::offload_threads();
+}
+}  // namespace
+
+hub_state* hub_state::here_or_null() noexcept { return hub_of_thread; }
+
+hub_state& hub_state::here() {
+  if (__builtin_expect(hub_of_thread != nullptr, 1)) return *hub_of_thread;
+  thread_state& t = thread_state::here();  // first, so that it goes last
+  hub_of_thread = new hub_state(t, loop::make_engine());
+  (void)&sentinel;
+  return *hub_of_thread;
+}
+
+hub_state::hub_state(thread_state& t, loop::engine_choice choice)
+    : thread(t), engine(std::move(choice.made)), engine_reason(std::move(choice.reason)), process(::getpid()) {
+  register_fork_handler();
+  context::install_overflow_report(&describe_stack_owner, true);
+  if (engine->name() == "simulated") loop::set_thread_clock(engine.get());
+  turn_time = engine->now();
+  own = make_on_stack<greenlet_state>(t, 0, 16, hub_stack_bytes);
+  own->is_fiber = own->in_hub = true;
+  own->run = [](greenlet_state&, void*) { hub_of_thread->run_turns(); };
+  own->destroy = [](greenlet_state& g) noexcept { g.~greenlet_state(); };
+  give_first_context(*own);
+  own->phase = greenlet_phase::suspended;
+  main_fiber.hub = this;
+  main_fiber.thread = &t;
+  main_fiber.is_main = main_fiber.is_fiber = main_fiber.is_main_fiber = true;
+  main_fiber.step = fiber_phase::running;
+  main_fiber.resume_at = &t.main;
+  running = &main_fiber;
+}
+
+// The thread ends: its fibers are killed and given some turns to end; what resists is left as it is.
+hub_state::~hub_state() {
+  if (running == &main_fiber && !fibers.empty()) {
+    std::vector<any_fiber> all;
+    fibers.for_each([&](fiber_state& f) {
+      greenlet_retain(&f);
+      all.push_back(fiber_access::adopt(&f));
+    });
+    try {
+      if (!killall(all, std::chrono::seconds(1)))
+        std::fprintf(stderr, "ringlet: a thread ended while fibers of its hub would not:\n%s", describe_all(*this).c_str());
+    } catch (...) {
+    }
+  }
+  for (auto forget : let_go)
+    if (forget) forget(*this);
+  if (engine->name() == "simulated") loop::set_thread_clock(nullptr);
+  leave_handle(*this);
+  running = nullptr;
+  hub_of_thread = nullptr;
+  if (fibers.empty()) {
+    own->phase = greenlet_phase::dead;
+    bury(*own);
+  }
+}
+
+// --- waiting ---------------------------------------------------------------------------------------------------------
+
+wake_reason hub_state::wait(waiter& w, deadline until) {
+  RINGLET_ASSERT(can_park(), "something waits on the hub's own stack");
+  fiber_state& self = *running;
+  w.fiber = &self;
+  w.reason = wake_reason::none;
+  if (w.interruptible && interrupted() && (!w.withdraw || w.withdraw(w))) return w.reason = wake_reason::interrupted;
+
+  wait_timer alarm;
+  if (!until.is_never()) {
+    alarm.who = &w;
+    alarm.fire = [](loop::timer& t) {
+      waiter& late = *static_cast<wait_timer&>(t).who;
+      if (late.reason != wake_reason::none) return;  // woken in this very turn: what arrived in time wins
+      if (late.withdraw && !late.withdraw(late)) return;
+      late.fiber->hub->wake(late, wake_reason::timed_out);
+    };
+    timers.arm(alarm, until.at());
+  }
+  self.waiting = &w;
+  self.since = turn_time;
+  do switch_away();
+  while (w.reason == wake_reason::none);
+  self.waiting = nullptr;
+  if (alarm.armed()) timers.cancel(alarm);
+  return w.reason;
+}
+
+void hub_state::wake(waiter& w, wake_reason reason) {
+  w.reason = reason;
+  make_ready(*w.fiber);
+}
+
+void hub_state::wake_anywhere(waiter& w, wake_reason reason) {
+  hub_state* theirs = w.fiber->hub;
+  if (theirs == hub_of_thread) return theirs->wake(w, reason);
+  // The reason is set by the message, on the waiter's own thread, where its timer looks at it.
+  w.deliver = [](message& m) {
+    waiter& woken = static_cast<waiter&>(m);
+    woken.fiber->hub->wake(woken, wake_reason::woken);
+  };
+  theirs->send(w);
+}
+
+void hub_state::yield() {
+  if (ready_count == 0 && budget > 0) {
+    // Nobody else is ready; still, one who only yields must let the loop turn now and then.
+    --budget;
+    return;
+  }
+  RINGLET_ASSERT(can_park(), "something yields on the hub's own stack");
+  running->step = fiber_phase::parked;
+  make_ready(*running);
+  switch_away();
+}
+
+// --- who runs next ---------------------------------------------------------------------------------------------------
+
+void hub_state::make_ready(fiber_state& f) {
+  RINGLET_ASSERT(f.step == fiber_phase::parked, "a fiber is readied that does not wait");
+  f.step = fiber_phase::ready;
+  ready_fibers.push_back(f);
+  ++ready_count;
+}
+
+fiber_state* hub_state::take_next() {
+  if (budget == 0) return nullptr;
+  fiber_state* next = ready_fibers.pop_front();
+  if (!next) return nullptr;
+  --budget;
+  --ready_count;
+  next->step = fiber_phase::running;
+  return next;
+}
+
+// Gives the thread to the next ready fiber, or to the hub's own greenlet; returns when the calling one is resumed.
+void hub_state::switch_away() {
+  fiber_state& self = *running;
+  greenlet_state& stack = *thread.current;
+  self.resume_at = &stack;
+  if (self.step == fiber_phase::running) self.step = fiber_phase::parked;
+  fiber_state* next = take_next();
+  if (next == &self) return;
+  ++switches;
+  stack.in_hub = true;
+  running = next;
+  switch_greenlet(thread, next ? *next->resume_at : *own, nullptr);
+  stack.in_hub = false;
+  landed();
+}
+
+// After every switch by the hub: lets go of a fiber that ended just before.
+inline void hub_state::landed() {
+  if (fiber_state* done = std::exchange(just_finished, nullptr)) greenlet_release(done);
+}
+
+// --- the turn --------------------------------------------------------------------------------------------------------
+
+void hub_state::run_turns() {
+  landed();
+  while (true) {
+    // 2 read the clock: now() of the engine, below, for the timers
+    // 3 submit and wait   4 reap completions
+    if (ready_count > 0) {
+      engine->wait(clock::time_point::min());
+    } else {
+      look_for_deadlock();
+      engine->wait(ready_count > 0 ? clock::time_point::min() : timers.earliest());
+    }
+    // 5 expire timers
+    turn_time = engine->now();
+    if (timers.size() > 0) timers.expire(turn_time);
+    // 6 messages from other threads
+    deliver_messages();
+    thread.tidy();
+    // 1 run those that are ready
+    budget = std::clamp<std::size_t>(ready_count, least_budget, most_budget);
+    if (fiber_state* next = take_next()) {
+      running = next;
+      ++switches;
+      switch_greenlet(thread, *next->resume_at, nullptr);
+      landed();
+    }
+  }
+}
+
+void hub_state::send(message& m) {
+  m.next = inbox.load(std::memory_order_relaxed);
+  while (!inbox.compare_exchange_weak(m.next, &m, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+  }
+  engine->wake();
+}
+
+void hub_state::deliver_messages() {
+  if (!inbox.load(std::memory_order_relaxed)) return;
+  message* last_first = inbox.exchange(nullptr, std::memory_order_acquire);
+  message* in_order = nullptr;
+  while (last_first) {
+    message* next = last_first->next;
+    last_first->next = in_order;
+    in_order = last_first;
+    last_first = next;
+  }
+  while (in_order) {
+    message* next = in_order->next;
+    in_order->deliver(*in_order);
+    in_order = next;
+  }
+}
+
+// Nobody is ready; can anybody ever be? If surely not, the main fiber is told; where it cannot be told, stderr is.
+void hub_state::look_for_deadlock() {
+  if (timers.size() || engine->operations_in_flight() || fd_waits || foreign_work || handle || deadlock_reported ||
+      inbox.load(std::memory_order_relaxed))
+    return;
+  if (foreign_threads_exist()) return;
+  waiter* w = main_fiber.waiting;
+  std::string text = "ringlet: deadlock: this operation would block forever. Nothing is left that could wake the main fiber: no "
+                     "timer, no I/O, no other thread. Likely cause: everybody waits for an event, lock, queue or fiber that "
+                     "nobody is left to set, release, fill or end. The fibers:\n" +
+                     describe_all(*this);
+  if (w && w->interruptible && (!w->withdraw || w->withdraw(*w))) {
+    main_fiber.kill_pending = std::make_exception_ptr(deadlock_error(text));
+    wake(*w, wake_reason::interrupted);
+  } else {
+    deadlock_reported = true;
+    std::fputs(text.c_str(), stderr);
+  }
+}
+
+// --- fibers ----------------------------------------------------------------------------------------------------------
+
+struct fiber_entry {
+  static void run(greenlet_state& g, void*) {
+    auto& self = static_cast<fiber_state&>(g);
+    hub_state& hub = *self.hub;
+    self.in_hub = false;
+    hub.landed();
+    try {
+      if (hub.interrupted()) hub.throw_interrupt();
+      self.work->run();
+    } catch (const greenlet_exit&) {
+      self.was_exit = true;
+    } catch (const timeout_expired&) {
+      self.error = std::current_exception();
+    } catch (...) {
+      self.error = std::current_exception();
+    }
+    self.phase = greenlet_phase::dead;
+    hub.conclude(self);
+    if (hub.main_gone && hub.fiber_count == 0) std::exit(0);
+    // Leaves for good: the reference that the hub held goes when the next one has landed.
+    hub.just_finished = &self;
+    fiber_state* next = hub.take_next();
+    hub.running = next;
+    ++hub.switches;
+    switch_greenlet(hub.thread, next ? *next->resume_at : *hub.own, nullptr);
+    RINGLET_ASSERT(false, "a finished fiber was resumed");
+  }
+  static void destroy(greenlet_state& g) noexcept {
+    auto& self = static_cast<fiber_state&>(g);
+    if (self.error && !self.error_seen) report_unseen_error(self);
+    if (self.work) self.work->~body();
+    delete self.links;
+    self.~fiber_state();
+  }
+};
+
+fiber_state* hub_state::create(const spawn_options& how, std::size_t body_size, std::size_t body_alignment) {
+  thread.tidy();
+  auto* f = make_on_stack<fiber_state>(thread, body_size, body_alignment, how.stack_size_bytes);
+  f->is_fiber = true;
+  f->hub = this;
+  f->run = &fiber_entry::run;
+  f->destroy = &fiber_entry::destroy;
+  f->resume_at = f;
+  f->id = f->number = next_id++;
+  if (!how.name.empty()) f->given_name = how.name;
+  return f;
+}
+
+void hub_state::schedule(fiber_state& f) {
+  f.in_hub = true;
+  give_first_context(f);
+  f.phase = greenlet_phase::suspended;
+  f.step = fiber_phase::parked;
+  make_ready(f);
+  f.step = fiber_phase::scheduled;
+}
+
+// Everything of a fiber's end but leaving its stack.
+void hub_state::conclude(fiber_state& f) {
+  f.step = fiber_phase::finished;
+  static_cast<all_link&>(f).unlink();
+  --fiber_count;
+  f.kill_pending = nullptr;
+  while (finish_listener* l = f.listeners.pop_front()) l->finished(*l, f);
+  if (f.links)
+    for (auto& link : std::exchange(*f.links, {})) start_link(f, std::move(link));
+}
+
+void hub_state::finish_unstarted(fiber_state& f, std::exception_ptr reason) {
+  if (f.step == fiber_phase::delayed) {
+    timers.cancel(f.start_timer);
+  } else {
+    static_cast<ready_link&>(f).unlink();
+    --ready_count;
+  }
+  try {
+    std::rethrow_exception(reason);
+  } catch (const greenlet_exit&) {
+    f.was_exit = true;
+  } catch (...) {
+    f.error = reason;
+  }
+  f.phase = greenlet_phase::dead;
+  conclude(f);
+  greenlet_release(&f);
+}
+
+// --- interruption ----------------------------------------------------------------------------------------------------
+
+bool hub_state::interrupted() const noexcept {
+  return running->kill_pending || (running->scopes && timeout_scope::first_fired(running->scopes));
+}
+
+void hub_state::throw_interrupt() {
+  if (running->kill_pending) std::rethrow_exception(std::exchange(running->kill_pending, nullptr));
+  timeout_scope* fired = timeout_scope::first_fired(running->scopes);
+  RINGLET_ASSERT(fired, "a wait was interrupted by nothing");
+  fired->raise();
+}
+
+void hub_state::interrupt(fiber_state& f) {
+  waiter* w = f.waiting;
+  if (!w || f.step != fiber_phase::parked || !w->interruptible || w->reason != wake_reason::none) return;
+  if (w->withdraw && !w->withdraw(*w)) return;
+  wake(*w, wake_reason::interrupted);
+}
+
+void require_can_park(const char* what) {
+  if (!hub_state::here().can_park())
+    throw std::logic_error(std::string("ringlet: ") + what +
+                           " would block inside the hub itself (a callback runs there); only fibers may wait. Cure: spawn a "
+                           "fiber from the callback and wait there.");
+}
+
+}  // namespace ringlet::detail
+
+namespace ringlet::hub {
+const void* running_fiber() noexcept {
+  auto* h = detail::hub_state::here_or_null();
+  return h ? h->running : nullptr;
+}
+}  // namespace ringlet::hub

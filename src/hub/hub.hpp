@@ -1,0 +1,159 @@
+#pragma once
+// The hub: who runs next on this thread.
+//
+// A fiber gives up the thread in one way, wait(), and gets it back in one way, ready(). Everything that waits (a
+// readiness, an operation, a timer, an event) is a reason for somebody to call ready() later. The fiber that gives up
+// switches straight to the next ready one; the hub's own greenlet runs only to make a turn (see run_turns), when nobody is
+// ready or enough have run since the last one, so the loop's depth never adds to a fiber's stack.
+//
+// A fiber is a flow of control, not a stack: it may switch between greenlets by hand, and resumes in the greenlet in which
+// it parked.
+//
+// One hub per thread; all members on that thread only, except send() and wake_remotely().
+// Always true: the running fiber is in no queue; a ready one is in exactly one; a parked one is in none and its waiter
+// is known to something that can end the wait.
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ringlet/fiber.hpp>
+#include <ringlet/hub.hpp>
+
+#include "base/intrusive_list.hpp"
+#include "greenlet/greenlet.hpp"
+#include "hub/waiter.hpp"
+#include "loop/engine.hpp"
+#include "loop/timers.hpp"
+
+namespace ringlet::detail {
+
+struct hub_state;
+struct timeout_scope;
+
+enum class fiber_phase : std::uint8_t { delayed, scheduled, ready, running, parked, finished };
+
+struct ready_link : base::list_link {};
+struct all_link : base::list_link {};
+
+// Told when a fiber has finished; lives on the stack of whoever waits for that.
+struct finish_listener : base::list_link {
+  void (*finished)(finish_listener&, fiber_state&) = nullptr;
+};
+
+struct link_entry {
+  std::uint64_t id;
+  int filter;  // 0 any, 1 value, 2 exception
+  std::function<void(any_fiber)> call;
+};
+
+struct delayed_start : loop::timer {
+  fiber_state* fiber = nullptr;
+};
+
+struct fiber_state : greenlet_state, ready_link, all_link {
+  hub_state* hub = nullptr;
+  greenlet_state* resume_at = nullptr;  // where it parked: itself, or a greenlet it switched to
+  fiber_phase step = fiber_phase::scheduled;
+  bool is_main_fiber = false;
+  bool error_seen = false;
+  bool was_exit = false;  // ended by greenlet_exit
+  waiter* waiting = nullptr;
+  clock::time_point since{};       // parked since (the clock of the hub's last turn)
+  std::exception_ptr kill_pending;  // thrown at its next C++ wait
+  timeout_scope* scopes = nullptr;  // innermost first
+  struct body* work = nullptr;
+  std::exception_ptr error;
+  base::intrusive_list<finish_listener> listeners;
+  std::vector<link_entry>* links = nullptr;
+  delayed_start start_timer;
+  std::uint64_t id = 0;
+  std::string given_name;
+
+  std::string name() const { return is_main_fiber ? "main" : given_name.empty() ? "fiber-" + std::to_string(id) : given_name; }
+};
+
+struct hub_state {
+  thread_state& thread;
+  std::unique_ptr<loop::engine> engine;
+  std::string engine_reason;
+  loop::timers timers;
+  fiber_state* running = nullptr;
+  fiber_state* just_finished = nullptr;  // its stack was left for good; the next one to run lets go of it
+  base::intrusive_list<fiber_state, ready_link> ready_fibers;
+  std::size_t ready_count = 0;
+  unsigned budget = 0;  // resumptions left until the next turn
+  base::intrusive_list<fiber_state, all_link> fibers;  // unfinished ones, main not among them
+  std::size_t fiber_count = 0;
+  fiber_state main_fiber;
+  greenlet_state* own = nullptr;  // the hub's own greenlet
+  clock::time_point turn_time{};
+  std::uint64_t switches = 0;
+  std::uint64_t next_id = 1, next_link_id = 1;
+  std::size_t fd_waits = 0;       // somebody parks on an fd
+  std::size_t foreign_work = 0;   // helper threads or other hubs owe us a message
+  std::size_t watched_fds = 0;
+  void* fd_watches = nullptr;     // io's, per hub
+  void* address_waiters = nullptr;  // sync's, per hub
+  void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
+  bool deadlock_reported = false;
+  bool main_gone = false;  // in a child that another fiber than the main one has forked
+  int process = 0;
+  std::atomic<message*> inbox{nullptr};
+  void* handle = nullptr;  // what other threads hold of us, if they do
+
+  explicit hub_state(thread_state&, loop::engine_choice);
+  ~hub_state();
+  static hub_state& here();  // made on first use; throws std::runtime_error if no engine can be made
+  static hub_state* here_or_null() noexcept;
+  // On a fiber, not on the hub's own stack: parking is possible.
+  bool can_park() const noexcept { return running != nullptr; }
+
+  // Parks the running fiber. The waiter has been put where it will be found; it is taken out again when the deadline
+  // passes or the fiber is interrupted. Does not throw.
+  wake_reason wait(waiter&, deadline until = never);
+  // Ends a wait: on this thread; on the thread of any fiber. The waiter has been claimed.
+  void wake(waiter&, wake_reason reason = wake_reason::woken);
+  static void wake_anywhere(waiter&, wake_reason reason = wake_reason::woken);
+  void yield();
+
+  // A kill or a fired timeout scope that the running fiber has not been told of.
+  bool interrupted() const noexcept;
+  // Throws it and so settles it.
+  void throw_interrupt();
+  void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
+
+  fiber_state* create(const spawn_options&, std::size_t body_size, std::size_t body_alignment);
+  void schedule(fiber_state&);
+  void finish_unstarted(fiber_state&, std::exception_ptr reason);
+  void send(message&);  // any thread: delivered in this hub's next turn
+  void after_fork_in_child();
+
+ private:
+  friend struct fiber_entry;
+  void make_ready(fiber_state&);
+  void switch_away();
+  fiber_state* take_next();
+  void landed();
+  void run_turns();
+  void deliver_messages();
+  void look_for_deadlock();
+  void conclude(fiber_state&);
+};
+
+// Refuses a call that would block where blocking cannot be: on the hub's own stack. For the public calls.
+void require_can_park(const char* what);
+std::string describe_fiber(const fiber_state&, clock::time_point now);
+std::string describe_all(hub_state&);
+std::string describe_exception(const std::exception_ptr&);
+void report_unseen_error(const fiber_state&) noexcept;
+
+}  // namespace ringlet::detail
+
+namespace ringlet::hub {
+// Identity of the running fiber, for owner tables; null without a hub.
+const void* running_fiber() noexcept;
+}  // namespace ringlet::hub

@@ -1,0 +1,79 @@
+// What other threads may hold of a hub, and how they give it work.
+
+#include <cstdio>
+
+#include "base/lock.hpp"
+#include "hub/fork.hpp"
+#include "hub/hub.hpp"
+
+namespace ringlet::hub {
+
+struct handle::shared {
+  detail::hub_state* hub;
+  std::weak_ptr<shared> self;
+  ~shared();
+};
+
+namespace {
+// One for all handles: they are made and dropped rarely, and a hub's end must not race with the last drop.
+base::lock handles_lock;
+
+struct posted : detail::message {
+  std::function<void()> call;
+  detail::hub_state* hub;
+};
+
+void deliver_posted(detail::message& m) {
+  std::unique_ptr<posted> p(static_cast<posted*>(&m));
+  try {
+    spawn(std::move(p->call));
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ringlet: a posted function could not run: %s\n", e.what());
+  }
+}
+}  // namespace
+
+handle::shared::~shared() {
+  base::lock_guard hold(handles_lock);
+  if (!hub || hub->handle != this) return;
+  hub->handle = nullptr;
+  hub->engine->wake();  // it may have nothing left to wait for
+}
+
+handle here() {
+  auto& h = detail::hub_state::here();
+  base::lock_guard hold(handles_lock);
+  handle result;
+  if (h.handle) result.shared_ = static_cast<handle::shared*>(h.handle)->self.lock();
+  if (!result.shared_) {
+    result.shared_ = std::make_shared<handle::shared>(&h);
+    result.shared_->self = result.shared_;
+    h.handle = result.shared_.get();
+  }
+  return result;
+}
+
+bool handle::post(std::function<void()> f) const {
+  if (!shared_) return false;
+  auto made = std::make_unique<posted>();
+  made->deliver = &deliver_posted;
+  made->call = std::move(f);
+  base::lock_guard hold(handles_lock);
+  if (!shared_->hub) return false;
+  shared_->hub->send(*made.release());
+  return true;
+}
+
+struct handle_access {
+  static void leave(detail::hub_state& h) {
+    base::lock_guard hold(handles_lock);
+    if (h.handle) static_cast<handle::shared*>(h.handle)->hub = nullptr;
+    h.handle = nullptr;
+  }
+};
+
+}  // namespace ringlet::hub
+
+namespace ringlet::detail {
+void leave_handle(hub_state& h) noexcept { hub::handle_access::leave(h); }
+}  // namespace ringlet::detail

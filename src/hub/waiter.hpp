@@ -1,0 +1,36 @@
+#pragma once
+// One parked fiber and what it waits for. Lives on the fiber's stack while it waits.
+//
+// Whoever ends the wait first claims the waiter: the waker (from any thread, under the lock of what is waited for), the
+// timer, or a kill. The latter two claim by `withdraw`, which takes the waiter out of its queue and says whether it was
+// still there: one that was not has been claimed by a waker whose message is under way.
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/intrusive_list.hpp"
+#include "loop/timers.hpp"
+
+namespace ringlet::detail {
+
+struct fiber_state;
+
+enum class wake_reason : std::uint8_t { none, woken, timed_out, interrupted };
+
+// What other threads put into a hub's inbox.
+struct message {
+  message* next = nullptr;
+  void (*deliver)(message&) = nullptr;  // on the hub's own stack; must not wait or throw
+};
+
+struct waiter : base::list_link, message {
+  fiber_state* fiber = nullptr;
+  wake_reason reason = wake_reason::none;
+  bool interruptible = true;
+  const char* what = "?";      // for reports: "recv", "event"
+  const void* whom = nullptr;  // the event's address; null with an fd
+  int fd = -1;
+  bool (*withdraw)(waiter&) = nullptr;  // null: nothing to take it out of
+};
+
+}  // namespace ringlet::detail
