@@ -15,6 +15,7 @@ namespace ringlet {
 
 namespace detail {
 struct waiter;
+struct queue_links;
 
 // A queue of parked fibers and the tiny lock over it and over its owner's state.
 class RINGLET_EXPORT wait_queue {
@@ -28,15 +29,17 @@ class RINGLET_EXPORT wait_queue {
   void unlock() noexcept;
   // With the lock held: parks until woken (true) or the deadline (false); comes back without the lock. Throws when
   // interrupted. `what` and `whom` name the wait in reports.
-  bool wait(deadline until, const char* what, const void* whom, void* gift = nullptr);
-  // With the lock held: unlinks the first waiter and readies it; false if there is none. `gift` of the waiter in `given`.
-  bool wake_one(void** given = nullptr) noexcept;
+  bool wait(deadline until, const char* what, const void* whom, void* gift = nullptr, bool interruptible = true);
+  // With the lock held: unlinks the first waiter and readies it; false if there is none.
+  bool wake_one() noexcept;
   bool empty() const noexcept { return first_ == nullptr; }
-  // The first waiter's gift, or null.
+  // The first waiter's gift (what it gave to wait), or null. It stays alive until the waiter has been woken.
   void* first_gift() const noexcept;
+  // The first waiter's fiber, or null.
+  const void* first_fiber() const noexcept;
 
  private:
-  friend struct waiter;
+  friend struct queue_links;
   std::atomic<std::uint32_t> lock_{0};
   waiter* first_ = nullptr;
   waiter* last_ = nullptr;
@@ -81,6 +84,7 @@ class RINGLET_EXPORT mutex {
 
  private:
   friend class condition;
+  void lock_again();  // not interruptible: a condition's wait ends with the mutex held, whatever ended it
   const void* owner_ = nullptr;
   detail::wait_queue waiters_;
 };

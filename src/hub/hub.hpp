@@ -123,7 +123,7 @@ struct hub_state {
   // A kill or a fired timeout scope that the running fiber has not been told of.
   bool interrupted() const noexcept;
   // Throws it and so settles it.
-  void throw_interrupt();
+  [[noreturn]] void throw_interrupt();
   void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
 
   fiber_state* create(const spawn_options&, std::size_t body_size, std::size_t body_alignment);

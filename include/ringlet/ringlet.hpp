@@ -1,0 +1,11 @@
+#pragma once
+// All of ringlet.
+#include <ringlet/deadline.hpp>
+#include <ringlet/fiber.hpp>
+#include <ringlet/greenlet.hpp>
+#include <ringlet/hooks.hpp>
+#include <ringlet/hub.hpp>
+#include <ringlet/io.hpp>
+#include <ringlet/queue.hpp>
+#include <ringlet/sync.hpp>
+#include <ringlet/timeout.hpp>
