@@ -1,0 +1,42 @@
+#pragma once
+// The rows as numbers, and each row's switch.
+//
+// A hook asks its switch first: one predictable branch while nothing is enabled. Switches are plain bools read and
+// written without order: a call that races with enable() is either hooked or not. An alias has its row's switch.
+
+#include <cstddef>
+
+#include "io/doors.hpp"
+#include "libc.hpp"
+#include "lot.hpp"
+
+namespace ringlet::hooks {
+
+enum class row : unsigned {
+#define SUSPENDS(result, name, group, parameters, arguments) name,
+#define SHAPED(result, name, group, when, parameters, arguments) name,
+#define VARIADIC(result, name, group, when, parameters, last, extra, arguments) name,
+#define OBSERVES(result, name, group, parameters, arguments, told) name,
+#define OFFLOADS(result, name, group, parameters, arguments) name,
+#define SPECIAL(name, group) name,
+#include "calls.def"
+  count_
+};
+inline constexpr std::size_t row_count = std::size_t(row::count_);
+
+extern bool active[row_count];
+
+inline bool is_active(row r) noexcept {
+  return __builtin_expect(__atomic_load_n(&active[std::size_t(r)], __ATOMIC_RELAXED), false);
+}
+
+// Between vfork and exec: the child runs on the parent's memory and thread-local variables, but on descriptors of its
+// own, so nothing it does may be told to io.
+extern thread_local int vfork_children;
+
+// The two columns of `when`. Where nobody else could run meanwhile, nothing is gained by parking, and libc's own call is
+// the better one: cheaper, and a signal ends it.
+inline bool parking(row r) noexcept { return is_active(r) && io::may_suspend() && !lot::alone(); }
+inline bool always(row r) noexcept { return is_active(r) && vfork_children == 0; }
+
+}  // namespace ringlet::hooks
