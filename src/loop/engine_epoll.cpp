@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "base/assert.hpp"
@@ -34,6 +35,7 @@ struct mailbox {
   std::atomic<bool> closed{false};                 // the engine is going: start nothing more
   wakeup alarm;
 
+  ~mailbox();
   void hold() { holders.fetch_add(1, std::memory_order_relaxed); }
   void drop() {
     if (holders.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
@@ -52,6 +54,10 @@ struct helper_job : job {
   int result = 0;
   helper_job* older = nullptr;
 };
+
+mailbox::~mailbox() {  // what finished after the engine was gone
+  for (helper_job* j = finished.load(); j;) delete std::exchange(j, j->older);
+}
 
 void mailbox::finish(helper_job& j) {
   j.older = finished.load(std::memory_order_relaxed);
