@@ -34,9 +34,22 @@ inline bool is_active(row r) noexcept {
 // own, so nothing it does may be told to io.
 extern thread_local int vfork_children;
 
-// The two columns of `when`. Where nobody else could run meanwhile, nothing is gained by parking, and libc's own call is
+// What the column `when` says. Where nobody else could run meanwhile, nothing is gained by parking, and libc's own call is
 // the better one: cheaper, and a signal ends it.
 inline bool parking(row r) noexcept { return is_active(r) && io::may_suspend() && !lot::alone(); }
 inline bool always(row r) noexcept { return is_active(r) && vfork_children == 0; }
+
+// An allocator that locks must not be left in the middle by its fiber: others would enter it on the same thread's
+// caches. Its locks are short, so they may block the thread. Empty where malloc is libc's (whose locks nobody can replace)
+// or the program's own (which cannot be told from the program: README.md).
+extern struct address_range {
+  const char* begin;
+  const char* end;
+} allocator_code;
+[[gnu::always_inline]] inline bool outside_allocator(row r) noexcept {
+  if (!always(r)) return false;
+  const char* caller = static_cast<const char*>(__builtin_return_address(0));
+  return caller < allocator_code.begin || caller >= allocator_code.end;
+}
 
 }  // namespace ringlet::hooks

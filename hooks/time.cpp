@@ -1,8 +1,8 @@
 // The sleepers. A sleep is a deadline made here and one wait; what is left over is computed from the same moment.
 //
 // What the kernel would refuse (bad nanoseconds, unknown clocks, no pointer) is given to the original to refuse. So are
-// clocks that do not run with the wall (CPU time, alarms): the thread sleeps on them. A fiber's sleep ends early only
-// by a kill or a timeout scope: ECANCELED, where a signal would give EINTR.
+// clocks that do not run with the wall (CPU time, alarms): the thread sleeps on them. A signal handler ends the main
+// fiber's sleep (EINTR), a kill or a timeout scope anybody's (ECANCELED).
 
 #include "libc.hpp"
 
@@ -19,7 +19,7 @@ namespace ringlet::hooks::shaped {
 
 namespace {
 
-// 0, or ECANCELED with what was left.
+// 0, or EINTR or ECANCELED with what was left.
 int sleep_for(const timespec& wanted, timespec* left) {
   const deadline until = after(wanted);
   const int answer = io::sleep_until(until);
@@ -74,12 +74,9 @@ int usleep(useconds_t microseconds) {
 
 unsigned sleep(unsigned seconds) {
   timespec left{};
-  const int saved = errno;
-  if (sleep_for({time_t(seconds), 0}, &left) == 0) {
-    errno = saved;
-    return 0;
-  }
-  errno = ECANCELED;
+  const int error = sleep_for({time_t(seconds), 0}, &left);
+  if (error == 0) return 0;
+  errno = error;
   return unsigned(left.tv_sec);
 }
 
