@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,6 +37,23 @@ thread_local at_thread_end sentinel;
 struct wait_timer : loop::timer {
   waiter* who;
 };
+
+struct kernel_sigaction {
+  void (*handler)(int);
+  unsigned long flags;
+  void (*restorer)();
+  std::uint64_t mask;
+};
+bool all_handlers_restart() {
+  for (int number = 1; number <= 64; ++number) {
+    kernel_sigaction now{};
+    if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
+    if (now.handler == SIG_DFL || now.handler == SIG_IGN || (now.flags & SA_RESTART)) continue;
+    if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL) continue;  // of faults, not of waits
+    return false;
+  }
+  return true;
+}
 
 void describe_stack_owner(const void* owner, char* text, std::size_t size) {
   auto* g = static_cast<const greenlet_state*>(owner);
@@ -207,6 +225,7 @@ void hub_state::switch_away() {
   fiber_state* next = take_next();
   if (next == &self) return;
   ++switches;
+  io_streak = 0;
   stack.in_hub = true;
   running = next;
   switch_greenlet(thread, next ? *next->resume_at : *own, nullptr);
@@ -232,6 +251,7 @@ void hub_state::run_turns() {
       look_for_deadlock();
       engine->wait(ready_count > 0 ? clock::time_point::min() : timers.earliest());
     }
+    if (engine->signal_seen) tell_of_signal();
     // 5 expire timers
     turn_time = engine->now();
     if (timers.size() > 0) timers.expire(turn_time);
@@ -271,6 +291,17 @@ void hub_state::deliver_messages() {
     in_order->deliver(*in_order);
     in_order = next;
   }
+}
+
+// A handler ran while the thread slept here. The program's first thread is the main fiber: its call ends as it would in
+// the kernel. Which handler it was is not known, so for calls that SA_RESTART restarts, all that are installed are asked.
+void hub_state::tell_of_signal() {
+  engine->signal_seen = false;
+  waiter* w = main_fiber.waiting;
+  if (!w || w->reason != wake_reason::none || w->on_signal == signal_effect::none) return;
+  if (w->on_signal == signal_effect::ends_unless_restarted && all_handlers_restart()) return;
+  w->signalled = true;
+  if (!w->withdraw || w->withdraw(*w)) wake(*w, wake_reason::interrupted);
 }
 
 // Nobody is ready; can anybody ever be? If surely not, the main fiber is told; where it cannot be told, stderr is.

@@ -86,6 +86,7 @@ struct hub_state {
   base::intrusive_list<fiber_state, ready_link> ready_fibers;
   std::size_t ready_count = 0;
   unsigned budget = 0;  // resumptions left until the next turn
+  unsigned io_streak = 0;  // calls that succeeded at once since the last switch
   base::intrusive_list<fiber_state, all_link> fibers;  // unfinished ones, main not among them
   std::size_t fiber_count = 0;
   fiber_state main_fiber;
@@ -130,6 +131,7 @@ struct hub_state {
   void schedule(fiber_state&);
   void finish_unstarted(fiber_state&, std::exception_ptr reason);
   void send(message&);  // any thread: delivered in this hub's next turn
+  void deliver_messages();
   void after_fork_in_child();
 
  private:
@@ -139,8 +141,8 @@ struct hub_state {
   fiber_state* take_next();
   void landed();
   void run_turns();
-  void deliver_messages();
   void look_for_deadlock();
+  void tell_of_signal();
   void conclude(fiber_state&);
 };
 

@@ -23,10 +23,15 @@ struct message {
   void (*deliver)(message&) = nullptr;  // on the hub's own stack; must not wait or throw
 };
 
+// What a signal handler that ran meanwhile does to the main fiber's wait, as it would to a thread's (signal(7)).
+enum class signal_effect : std::uint8_t { none, ends, ends_unless_restarted };
+
 struct waiter : base::list_link, message {
   fiber_state* fiber = nullptr;
   wake_reason reason = wake_reason::none;
   bool interruptible = true;
+  signal_effect on_signal = signal_effect::none;
+  bool signalled = false;      // ended, or asked to end, by a signal
   const char* what = "?";      // for reports: "recv", "event"
   const void* whom = nullptr;  // the event's address; null with an fd
   int fd = -1;

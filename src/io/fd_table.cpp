@@ -1,0 +1,266 @@
+#include "io/fd_table.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+
+#include "base/assert.hpp"
+#include "base/lock.hpp"
+#include "base/sys.hpp"
+#include "io/doors.hpp"
+
+namespace ringlet::io {
+
+std::atomic<std::uint32_t> facts_epoch{0};
+
+namespace {
+// How many hubs know an fd number: one byte a number, so that a close need not ask hubs that have never seen it. Numbers
+// beyond the array count as known to all.
+constexpr int counted_numbers = 1 << 20;
+std::atomic<std::uint8_t>* known_to = nullptr;
+
+// Hubs with an fd table, so that a close on one thread finds the polls of another.
+base::lock hubs_lock;
+std::vector<hub_state*> hubs;
+std::atomic<std::size_t> hub_count{0};
+
+// Asks another hub to let go of an fd, and tells when it has.
+struct forget_request : detail::message {
+  hub_state* asked = nullptr;
+  int fd = -1;
+  std::atomic<std::uint32_t>* left = nullptr;
+};
+
+void forget_here(detail::message& m) {
+  auto& request = static_cast<forget_request&>(m);
+  if (fd_table* table = fd_table::of_or_null(*request.asked))
+    if (fd_watch* w = table->find(request.fd)) table->forget(*w);
+  auto* left = request.left;
+  left->fetch_sub(1, std::memory_order_release);
+  sys::call(SYS_futex, left, 1 /* FUTEX_WAKE */, 1);
+}
+
+clock::duration socket_timeout(int fd, int option) {
+  timeval t{};
+  socklen_t size = sizeof t;
+  if (sys::call(SYS_getsockopt, fd, SOL_SOCKET, option, &t, &size) != 0 || (t.tv_sec == 0 && t.tv_usec == 0))
+    return clock::duration::max();
+  return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
+}
+}  // namespace
+
+fd_table& fd_table::of(hub_state& h) {
+  if (__builtin_expect(h.fd_watches != nullptr, 1)) return *static_cast<fd_table*>(h.fd_watches);
+  auto* t = new fd_table(h);
+  h.fd_watches = t;
+  h.let_go[0] = &let_go;
+  base::lock_guard hold(hubs_lock);
+  if (!known_to) {
+    void* zeros = ::mmap(nullptr, counted_numbers, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    RINGLET_ASSERT(zeros != MAP_FAILED, "no megabyte of address space for the count of fds");
+    known_to = static_cast<std::atomic<std::uint8_t>*>(zeros);
+  }
+  hubs.push_back(&h);
+  hub_count.store(hubs.size(), std::memory_order_release);
+  return *t;
+}
+
+void fd_table::let_go(hub_state& h) {
+  auto* t = static_cast<fd_table*>(h.fd_watches);
+  h.fd_watches = nullptr;
+  h.watched_fds = 0;
+  {
+    base::lock_guard hold(hubs_lock);
+    std::erase(hubs, &h);
+    hub_count.store(hubs.size(), std::memory_order_release);
+  }
+  for (auto& p : t->pages_)
+    if (p)
+      for (fd_watch& w : p->entries) {
+        if (w.counted && w.fd < counted_numbers) known_to[w.fd].fetch_sub(1, std::memory_order_acq_rel);
+        for (auto& waiting : w.waiters) waiting.forget_all();
+      }
+  delete t;
+}
+
+fd_watch& fd_table::get(int fd) {
+  const auto at = std::size_t(fd) / page_size;
+  if (at >= pages_.size()) pages_.resize(std::max(at + 1, pages_.size() * 2));
+  if (!pages_[at]) pages_[at] = std::make_unique<page>();
+  fd_watch& w = pages_[at]->entries[std::size_t(fd) % page_size];
+  if (w.fd < 0) {
+    w.fd = fd;
+    w.notify = &notify;
+  }
+  if (!w.counted) {
+    w.counted = true;
+    if (fd < counted_numbers) known_to[fd].fetch_add(1, std::memory_order_acq_rel);
+  }
+  return w;
+}
+
+file_kind fd_table::kind_of(fd_watch& w) {
+  if (w.kind != file_kind::unknown) return w.kind;
+  struct stat s;
+  if (sys::call(SYS_fstat, w.fd, &s) != 0) return file_kind::unknown;  // not remembered: it may be opened yet
+  switch (s.st_mode & S_IFMT) {
+    case S_IFSOCK: {
+      int type = 0;
+      socklen_t size = sizeof type;
+      sys::call(SYS_getsockopt, w.fd, SOL_SOCKET, SO_TYPE, &type, &size);
+      w.kind = type == SOCK_STREAM ? file_kind::stream : file_kind::datagram;
+      break;
+    }
+    case S_IFIFO: w.kind = file_kind::pipe; break;
+    case S_IFREG:
+    case S_IFBLK:
+    case S_IFDIR: w.kind = file_kind::regular; break;
+    default: w.kind = file_kind::other; break;
+  }
+  return w.kind;
+}
+
+void fd_table::refresh(fd_watch& w) {
+  const std::uint32_t epoch = facts_epoch.load(std::memory_order_acquire);
+  const file_kind kind = kind_of(w);
+  const bool socket = kind == file_kind::stream || kind == file_kind::datagram;
+  // Pipes and terminals are shared with processes whose changes nobody reports: always asked.
+  if (epoch != 0 && w.facts_epoch == epoch && socket) return;
+  const long flags = sys::call(SYS_fcntl, w.fd, F_GETFL);
+  w.nonblocking = flags >= 0 && (flags & O_NONBLOCK);
+  if (socket) {
+    w.timeouts[0] = socket_timeout(w.fd, SO_RCVTIMEO);
+    w.timeouts[1] = socket_timeout(w.fd, SO_SNDTIMEO);
+  }
+  w.facts_epoch = epoch;
+}
+
+int fd_table::arm(fd_watch& w, direction d) {
+  if (w.is_armed(d) || w.unpollable) return 0;
+  const bool first = w.armed == 0;
+  const int failed = hub_.engine->arm(w, d);
+  if (failed == -EPERM) w.unpollable = true;
+  if (failed == 0 && first) ++hub_.watched_fds;
+  return failed;
+}
+
+void fd_table::notify(loop::readiness& r, unsigned events) {
+  auto& w = static_cast<fd_watch&>(r);
+  constexpr unsigned bad = POLLHUP | POLLERR | POLLNVAL;
+  if (w.armed == 0 && hub_state::here().watched_fds > 0) --hub_state::here().watched_fds;
+  if (events & (bad | POLLRDHUP)) w.hung_up = true;
+  if (events & POLLPRI) w.urgent = true;
+  if (events & (POLLIN | POLLPRI | POLLRDHUP | bad)) {
+    w.set_ready(direction::in);
+    wake_next(w, direction::in);
+  }
+  if (events & (POLLOUT | bad)) {
+    w.set_ready(direction::out);
+    wake_next(w, direction::out);
+  }
+}
+
+// All who only look, and the first of those who take; everybody when there is nothing to take but an end or an error.
+void fd_table::wake_next(fd_watch& w, direction d) {
+  bool taker_woken = false;
+  w.waiters[unsigned(d)].for_each([&](waiter& parked) {
+    auto& f = static_cast<fd_waiter&>(parked);
+    if (f.exclusive && taker_woken && !w.hung_up) return;
+    taker_woken |= f.exclusive;
+    f.unlink();
+    f.end();
+  });
+}
+
+void fd_table::forget(fd_watch& w) {
+  if (w.armed) {
+    hub_.engine->disarm(w);
+    if (hub_.watched_fds > 0) --hub_.watched_fds;
+  }
+  for (auto& waiting : w.waiters)
+    while (waiter* parked = waiting.pop_front()) {
+      auto& f = static_cast<fd_waiter&>(*parked);
+      f.closed = true;
+      f.end();
+    }
+  if (w.counted && w.fd < counted_numbers) known_to[w.fd].fetch_sub(1, std::memory_order_acq_rel);
+  w.counted = false;
+  w.kind = file_kind::unknown;
+  w.ready = 3;
+  w.hung_up = w.urgent = w.unpollable = w.no_nowait = false;
+  w.facts_epoch = 0;
+}
+
+// --- doors -----------------------------------------------------------------------------------------------------------
+
+namespace {
+thread_local bool adopted = false;
+thread_local bool in_vfork_child = false;
+}  // namespace
+
+bool may_suspend() noexcept {
+  hub_state* h = hub_state::here_or_null();
+  if (__builtin_expect(h != nullptr, 1)) return h->can_park() && !in_vfork_child;
+  return adopted && !in_vfork_child;
+}
+
+void adopt_thread() noexcept { adopted = true; }
+void entered_vfork_child() noexcept { in_vfork_child = true; }
+void left_vfork_child() noexcept { in_vfork_child = false; }
+
+void observe_descriptors(bool reported) noexcept {
+  facts_epoch.store(reported ? 1 : 0, std::memory_order_release);
+}
+
+void fd_changed(int) noexcept {
+  std::uint32_t epoch = facts_epoch.load(std::memory_order_acquire);
+  while (epoch != 0 && !facts_epoch.compare_exchange_weak(epoch, epoch + 1 == 0 ? 1 : epoch + 1, std::memory_order_acq_rel)) {
+  }
+}
+
+void fd_opened(int fd) noexcept { fd_closing(fd); }
+
+void fd_closing(int fd) noexcept {
+  if (fd < 0 || hub_count.load(std::memory_order_acquire) == 0) return;
+  if (fd < counted_numbers && known_to[fd].load(std::memory_order_acquire) == 0) return;
+  if (in_vfork_child) return;
+  hub_state* own = hub_state::here_or_null();
+  if (own && own->process != int(sys::call(SYS_getpid))) return;
+  if (own && own->fd_watches) {
+    fd_watch* w = fd_table::of(*own).find(fd);
+    if (w && w->counted) fd_table::of(*own).forget(*w);
+  }
+  if (fd < counted_numbers && known_to[fd].load(std::memory_order_acquire) == 0) return;
+  if (hub_count.load(std::memory_order_acquire) == (own && own->fd_watches ? 1u : 0u)) return;
+
+  // Other hubs: each is asked and answers from its own turn. The requests wait on this stack; a hub that is kept busy by
+  // a fiber that never waits would keep us, so we look after the time.
+  constexpr std::size_t most = 64;
+  forget_request requests[most];
+  std::atomic<std::uint32_t> left{0};
+  std::size_t asked = 0;
+  {
+    base::lock_guard hold(hubs_lock);
+    for (hub_state* h : hubs) {
+      if (h == own || asked == most) continue;
+      forget_request& r = requests[asked++];
+      r.asked = h;
+      r.fd = fd;
+      r.left = &left;
+      r.deliver = &forget_here;
+      left.fetch_add(1, std::memory_order_relaxed);
+      h->send(r);
+    }
+  }
+  while (std::uint32_t still = left.load(std::memory_order_acquire)) {
+    const timespec pause{0, 10'000'000};
+    sys::call(SYS_futex, &left, 0 /* FUTEX_WAIT */, still, &pause);
+    // Two hubs that close at the same time would wait for each other: answer while we wait.
+    if (own) own->deliver_messages();
+  }
+}
+
+}  // namespace ringlet::io

@@ -1,0 +1,94 @@
+#pragma once
+// What a hub knows of an fd: its readiness, who waits for it, and the few facts that decide how a call waits.
+//
+// The facts (kind, O_NONBLOCK, SO_RCVTIMEO, SO_SNDTIMEO) are the kernel's: asked when a call is about to park, never kept
+// as our own truth. They are remembered only while the hooks report every change (observe_descriptors), and all at once
+// forgotten when one is changed, because duplicates share them.
+//
+// Per hub, pages of entries by fd number that never move: the engine points at them while a poll is armed. An entry is
+// reset when its number is closed or handed out anew.
+//
+// Always true: a ready bit that is clear while its direction is armed means that a try would say EAGAIN, or that news are
+// on their way; so a call may park without trying.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "hub/hub.hpp"
+#include "loop/engine.hpp"
+
+namespace ringlet::io {
+
+using detail::hub_state;
+using detail::wake_reason;
+using detail::waiter;
+using loop::direction;
+
+enum class file_kind : std::uint8_t { unknown, stream, datagram, pipe, regular, other };
+
+// Somebody parked on one direction of one fd. Exclusive ones try when woken and pass the readiness on if any is left;
+// the others (poll) only look.
+struct fd_waiter : waiter {
+  void end() {
+    waiter& who = stands_for ? *stands_for : *this;
+    if (who.reason == wake_reason::none) who.fiber->hub->wake(who);
+  }
+  bool exclusive = true;
+  bool closed = false;            // woken because the fd is being closed
+  waiter* stands_for = nullptr;   // poll: the one waiter behind several of these
+};
+
+struct fd_watch : loop::readiness {
+  file_kind kind = file_kind::unknown;
+  std::uint8_t ready = 3;        // bit per direction: a try may succeed
+  bool hung_up = false;          // HUP, RDHUP or ERR was seen: a short read is no sign of emptiness
+  bool urgent = false;           // so it is near out-of-band data
+  bool unpollable = false;       // the engine said EPERM: always ready
+  bool counted = false;          // in the process-wide count of hubs that know this number
+  bool no_nowait = false;        // RWF_NOWAIT is not known to this kind of file
+  std::uint32_t facts_epoch = 0;  // 0: not asked
+  bool nonblocking = false;
+  clock::duration timeouts[2] = {clock::duration::max(), clock::duration::max()};  // SO_RCVTIMEO, SO_SNDTIMEO
+  base::intrusive_list<waiter> waiters[2];
+
+  bool maybe_ready(direction d) const { return ready & (1u << unsigned(d)); }
+  void set_ready(direction d) { ready |= std::uint8_t(1u << unsigned(d)); }
+  void clear_ready(direction d) { ready &= std::uint8_t(~(1u << unsigned(d))); }
+};
+
+class fd_table {
+ public:
+  static fd_table& of(hub_state&);
+  static fd_table* of_or_null(hub_state& h) { return static_cast<fd_table*>(h.fd_watches); }
+
+  fd_watch* find(int fd) noexcept {
+    const auto page = std::size_t(unsigned(fd)) / page_size;
+    return fd >= 0 && page < pages_.size() && pages_[page] ? &pages_[page]->entries[unsigned(fd) % page_size] : nullptr;
+  }
+  fd_watch& get(int fd);  // fd >= 0
+  file_kind kind_of(fd_watch&);
+  // Asks the kernel for O_NONBLOCK and the timeouts, unless what is remembered still holds.
+  void refresh(fd_watch&);
+  // Watches the direction if it is not watched. 0, or what the engine says.
+  int arm(fd_watch&, direction);
+  // The number is to mean another file, or none: waiters get EBADF, the polls leave the kernel.
+  void forget(fd_watch&);
+  static void wake_next(fd_watch&, direction);
+
+ private:
+  explicit fd_table(hub_state& h) : hub_(h) {}
+  static void notify(loop::readiness&, unsigned events);
+  static void let_go(hub_state&);
+  static constexpr std::size_t page_size = 64;
+  struct page {
+    fd_watch entries[page_size];
+  };
+  hub_state& hub_;
+  std::vector<std::unique_ptr<page>> pages_;
+};
+
+// Facts of all fds are asked anew when this moves; 0 while nobody reports changes (then they are never remembered).
+extern std::atomic<std::uint32_t> facts_epoch;
+
+}  // namespace ringlet::io

@@ -1,0 +1,74 @@
+// Files and descriptors: reads at a position, fsync, open, close and dup.
+//
+// A read of a regular file first asks the page cache; only what would touch the disk becomes an operation. Buffered
+// writes go to the cache directly: the ring would hand them to a worker at five times the cost.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+
+#include <ringlet/io.hpp>
+
+#include "base/sys.hpp"
+#include "io/doors.hpp"
+#include "io/wait.hpp"
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
+
+namespace ringlet::io {
+
+ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline until) noexcept {
+  if (size == 0 || offset < 0) return sys::call(SYS_pread64, fd, buffer, size, offset);
+  const iovec part{buffer, std::min<std::size_t>(size, 0x7ffff000)};
+  const ssize_t got = sys::call(SYS_preadv2, fd, &part, 1, long(offset), 0L, RWF_NOWAIT);
+  if (got == -EOPNOTSUPP) return sys::call(SYS_pread64, fd, buffer, size, offset);
+  if (got != -EAGAIN) {
+    keep_fair(hub_state::here());
+    // The cache may end before the file does; a thread's pread goes on to the disk.
+    struct stat s;
+    if (got <= 0 || std::size_t(got) == part.iov_len || sys::call(SYS_fstat, fd, &s) != 0 || offset + got >= s.st_size) return got;
+    const iovec rest{static_cast<char*>(buffer) + got, part.iov_len - std::size_t(got)};
+    const ssize_t more = perform({.code = loop::opcode::readv, .fd = fd, .parts = &rest, .count = 1, .offset = offset + got}, until, "pread", fd);
+    return more > 0 ? got + more : got;
+  }
+  return perform({.code = loop::opcode::readv, .fd = fd, .parts = &part, .count = 1, .offset = offset}, until, "pread", fd);
+}
+
+ssize_t pwrite(int fd, const void* data, std::size_t size, off_t offset, deadline) noexcept {
+  keep_fair(hub_state::here());
+  return sys::call(SYS_pwrite64, fd, data, size, offset);
+}
+
+int fsync(int fd, deadline until) noexcept {
+  return int(perform({.code = loop::opcode::fsync, .fd = fd}, until, "fsync", fd));
+}
+
+int openat(int directory, const char* path, int flags, unsigned mode, deadline until) noexcept {
+  const int fd = int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode}, until, "openat"));
+  if (fd >= 0) fd_opened(fd);
+  return fd;
+}
+
+int close(int fd) noexcept {
+  fd_closing(fd);
+  return int(sys::call(SYS_close, fd));
+}
+
+int dup3(int from, int to, int flags) noexcept {
+  if (from != to) fd_closing(to);
+  return int(sys::call(SYS_dup3, from, to, flags));
+}
+
+int dup2(int from, int to) noexcept {
+  if (from == to) {
+    const long flags = sys::call(SYS_fcntl, from, F_GETFD);
+    return flags < 0 ? int(flags) : to;
+  }
+  return dup3(from, to, 0);
+}
+
+}  // namespace ringlet::io

@@ -1,0 +1,148 @@
+// Waiting for many fds, for an epoll fd, and for time.
+//
+// The kernel is asked once for the state of all (a real poll that does not wait); only if nothing is ready does the
+// fiber park, on the readiness of each fd, and ask again when any of them stirs. The level is always the kernel's word.
+
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include <memory>
+
+#include <ringlet/io.hpp>
+
+#include "base/sys.hpp"
+#include "io/wait.hpp"
+
+namespace ringlet::io {
+
+namespace {
+int look(pollfd* fds, unsigned long count) {
+  const timespec at_once{0, 0};
+  return int(sys::call(SYS_ppoll, fds, count, &at_once, nullptr, 0));
+}
+}  // namespace
+
+int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
+  hub_state& h = hub_state::here();
+  if (!h.can_park()) return -EDEADLK;
+  int found = look(fds, count);
+  if (found != 0) {
+    keep_fair(h);
+    return found;
+  }
+  if (until.has_passed() || until == deadline::passed()) {
+    h.yield();  // a loop of polls that do not wait must not starve the others
+    return look(fds, count);
+  }
+  fd_table& table = fd_table::of(h);
+  constexpr unsigned long few = 8;
+  fd_waiter on_stack[few * 2];
+  std::unique_ptr<fd_waiter[]> on_heap;
+  fd_waiter* entries = on_stack;
+  if (count > few) {
+    on_heap.reset(new (std::nothrow) fd_waiter[count * 2]);
+    if (!on_heap) return -ENOMEM;
+    entries = on_heap.get();
+  }
+  while (true) {
+    waiter me;  // the one that waits; the entries on the fds' lists stand for it
+    unsigned long used = 0;
+    me.what = "poll";
+    me.fd = count == 1 ? fds[0].fd : -1;
+    me.on_signal = detail::signal_effect::ends;
+    bool missed = false;
+    const auto watch = [&](int fd, direction d) {
+      fd_watch& w = table.get(fd);
+      if (table.arm(w, d) != 0 || w.unpollable) {
+        missed = true;  // closed meanwhile, or always ready: the next look will say
+        return;
+      }
+      fd_waiter& e = entries[used++];
+      e.exclusive = false;
+      e.closed = false;
+      e.reason = wake_reason::none;
+      e.fd = fd;
+      e.fiber = h.running;
+      e.stands_for = &me;
+      w.waiters[unsigned(d)].push_back(e);
+    };
+    for (unsigned long i = 0; i < count; ++i) {
+      if (fds[i].fd < 0) continue;
+      const bool out = fds[i].events & (POLLOUT | POLLWRNORM | POLLWRBAND);
+      if ((fds[i].events & ~(POLLOUT | POLLWRNORM | POLLWRBAND)) || !out) watch(fds[i].fd, direction::in);
+      if (out) watch(fds[i].fd, direction::out);
+    }
+    wake_reason reason = wake_reason::woken;
+    if (!missed) {
+      h.fd_waits += used > 0;
+      reason = h.wait(me, until);
+      h.fd_waits -= used > 0;
+    } else {
+      h.yield();
+    }
+    for (unsigned long i = 0; i < used; ++i) entries[i].unlink();
+    found = look(fds, count);
+    if (found != 0) return found;
+    if (reason == wake_reason::interrupted) return me.signalled ? -EINTR : -ECANCELED;
+    if (reason == wake_reason::timed_out || until.has_passed()) return 0;
+    if (h.interrupted()) return -ECANCELED;
+  }
+}
+
+int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) noexcept {
+  hub_state& h = hub_state::here();
+  if (!h.can_park()) return -EDEADLK;
+  const auto look_at_it = [&] { return int(sys::call(SYS_epoll_pwait, epoll_fd, events, capacity, 0, nullptr, 0)); };
+  int found = look_at_it();
+  if (found != 0) {
+    keep_fair(h);
+    return found;
+  }
+  if (until.has_passed() || until == deadline::passed()) {
+    h.yield();
+    return look_at_it();
+  }
+  fd_table& table = fd_table::of(h);
+  fd_watch& w = table.get(epoll_fd);
+  while (true) {
+    w.clear_ready(direction::in);
+    const int failed = park_on(w, direction::in, until, "epoll_wait", detail::signal_effect::ends);
+    found = look_at_it();
+    if (found != 0) {
+      if (!w.waiters[0].empty()) fd_table::wake_next(w, direction::in);
+      return found;
+    }
+    if (failed == -ETIME) return 0;
+    if (failed) return failed;
+  }
+}
+
+namespace {
+int wait_for(int fd, short events, deadline until) {
+  pollfd p{fd, events, 0};
+  const int found = poll(&p, 1, until);
+  return found < 0 ? found : found == 0 ? -ETIMEDOUT : (p.revents & POLLNVAL) ? -EBADF : 0;
+}
+}  // namespace
+
+int wait_readable(int fd, deadline until) noexcept { return wait_for(fd, POLLIN, until); }
+int wait_writable(int fd, deadline until) noexcept { return wait_for(fd, POLLOUT, until); }
+
+int sleep_until(deadline moment) noexcept {
+  hub_state& h = hub_state::here();
+  if (!h.can_park()) return -EDEADLK;
+  if (h.interrupted()) return -ECANCELED;
+  if (moment == deadline::passed() || moment.has_passed()) {
+    h.yield();
+    return h.interrupted() ? -ECANCELED : 0;
+  }
+  waiter me;
+  me.what = "sleep";
+  me.on_signal = detail::signal_effect::ends;
+  switch (h.wait(me, moment)) {
+    case wake_reason::timed_out: return 0;
+    default: return me.signalled ? -EINTR : -ECANCELED;
+  }
+}
+
+}  // namespace ringlet::io

@@ -1,0 +1,70 @@
+#pragma once
+// The two ways of all I/O: try and wait until the fd is ready, or hand the kernel an operation and wait for its end.
+//
+// until_ready tries the call without blocking (no flag of the fd is touched); what would block parks on the fd's
+// readiness and tries again. perform puts a completion on this stack; if the deadline or a kill comes first it cancels
+// and stays parked until the kernel lets go of the buffer.
+//
+// Results are kernel dialect. -ETIMEDOUT: the caller's deadline; -EAGAIN: O_NONBLOCK, or SO_RCVTIMEO/SO_SNDTIMEO passed;
+// -ECANCELED: interrupted; -EBADF: closed meanwhile; -EINTR: a signal handler ran (main fiber only).
+
+#include <sys/types.h>
+
+#include "io/fd_table.hpp"
+
+namespace ringlet::io {
+
+// What one wait on a direction ended with: 0 (try again), or the error for the caller.
+int park_on(fd_watch&, direction, deadline until, const char* what,
+            detail::signal_effect signals = detail::signal_effect::ends_unless_restarted);
+
+// The deadline of a call on this fd: the caller's, or the socket's own timeout if that is nearer.
+struct call_deadline {
+  deadline until;
+  int when_passed;  // -ETIMEDOUT or -EAGAIN
+};
+call_deadline deadline_of(const fd_watch&, direction, deadline until);
+
+// A fiber whose calls all succeed at once gives the others a turn now and then.
+inline void keep_fair(hub_state& h) {
+  constexpr unsigned longest_streak = 64;
+  if (__builtin_expect(++h.io_streak >= longest_streak, 0)) {
+    h.io_streak = 0;
+    h.yield();
+  }
+}
+
+// `attempt(watch or null)` makes the call without blocking: a result, or -EAGAIN.
+template <class Attempt>
+ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attempt attempt) {
+  hub_state& h = hub_state::here();
+  fd_table& table = fd_table::of(h);
+  fd_watch* known = table.find(fd);
+  if (!known || known->maybe_ready(d) || !known->is_armed(d)) {
+    const ssize_t result = attempt(known);
+    if (result != -EAGAIN) {
+      keep_fair(h);
+      return result;
+    }
+  }
+  if (fd < 0) return -EBADF;
+  fd_watch& w = table.get(fd);
+  table.refresh(w);
+  if (w.nonblocking) return -EAGAIN;
+  const call_deadline limit = deadline_of(w, d, until);
+  while (true) {
+    w.clear_ready(d);
+    if (const int failed = park_on(w, d, limit.until, what)) return failed == -ETIME ? limit.when_passed : failed;
+    const ssize_t result = attempt(&w);
+    if (result != -EAGAIN) {
+      // Others may wait for what is left.
+      if (w.maybe_ready(d) && !w.waiters[unsigned(d)].empty()) fd_table::wake_next(w, d);
+      return result;
+    }
+  }
+}
+
+ssize_t perform(const loop::operation&, deadline until, const char* what, int fd = -1,
+                detail::signal_effect signals = detail::signal_effect::none);
+
+}  // namespace ringlet::io
