@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Public headers stand alone: each compiles as the only line of a file, without a warning, in each compiler that is
+here, and includes only its neighbours, the standard library and the system's C headers."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import checks
+
+public = os.path.join(checks.source, "include", "ringlet")
+headers = sorted(name for name in os.listdir(public) if name.endswith(".hpp"))
+
+
+def compile_alone(compiler, header):
+    flags = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I", os.path.join(checks.source, "include"), "-x", "c++", "-"]
+    # Twice: what is included twice must not be defined twice.
+    got = subprocess.run([compiler, *flags], input=f"#include <ringlet/{header}>\n" * 2, capture_output=True, text=True)
+    checks.expect(got.returncode == 0, got.stderr[:1500])
+
+
+def check_compilers():
+    for compiler in ("g++", "clang++"):
+        for header in headers:
+            def one(compiler=compiler, header=header):
+                checks.needs(compiler)
+                compile_alone(compiler, header)
+
+            checks.add_check(f"headers: {header} compiles alone by {compiler}", one)
+            if not shutil.which(compiler):
+                break  # one line says that it is not here
+
+
+@checks.check("headers: include only each other, the standard library and the system")
+def _():
+    wrong = []
+    for header in headers:
+        with open(os.path.join(public, header), encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                found = re.match(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', line)
+                if not found:
+                    continue
+                name = found.group(2)
+                is_neighbour = name.startswith("ringlet/") and name[8:] in headers
+                is_standard = re.fullmatch(r"[a-z_]+", name) is not None
+                is_system = re.fullmatch(r"(sys|netinet|arpa|net)/\w+\.h|\w+\.h", name) and not name.startswith(("liburing", "doctest"))
+                if found.group(1) == '"' or not (is_neighbour or is_standard or is_system):
+                    wrong.append(f"{header}:{number}: {line.strip()}")
+    checks.expect(not wrong, "\n  " + "\n  ".join(wrong))
+
+
+check_compilers()
+checks.main()
