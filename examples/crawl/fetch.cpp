@@ -12,6 +12,13 @@
 namespace crawl {
 namespace {
 
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c |= 32;
+  return out;
+}
+
 bool is_html(std::string_view type) { return type == "text/html" || type == "application/xhtml+xml"; }
 
 const char* class_of(CURLcode code) {
@@ -159,7 +166,7 @@ std::size_t fetcher::take_body(std::string_view piece) {
   if (page_.bytes == 0 && want_links_) {
     long status = 0;
     curl_easy_getinfo(handle_, CURLINFO_RESPONSE_CODE, &status);
-    if (status >= 200 && status < 300 && is_html(page_.type)) links_ = std::make_unique<links>();
+    if (status >= 200 && status < 300 && is_html(page_.type)) links_ = std::make_unique<links>(page_.charset);
   }
   if (page_.bytes + piece.size() > settings_.max_bytes) {
     too_large_ = true;
@@ -175,6 +182,7 @@ std::size_t fetcher::take_body(std::string_view piece) {
 void fetcher::take_header(std::string_view line) {
   if (line.starts_with("HTTP/")) {  // an interim answer's headers are not the final one's
     page_.type.clear();
+    page_.charset.clear();
     page_.location.clear();
     return;
   }
@@ -187,11 +195,14 @@ void fetcher::take_header(std::string_view line) {
     return begin == value.npos || end < begin ? std::string_view() : value.substr(begin, end - begin + 1);
   };
   if (const auto location = value_of("location"); !location.empty()) page_.location = location;
-  if (auto type = value_of("content-type"); !type.empty()) {
-    type = type.substr(0, type.find(';'));
-    type = type.substr(0, type.find_last_not_of(" \t") + 1);
-    page_.type.clear();
-    for (char c : type.substr(0, 200)) page_.type += c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c;
+  if (const auto type = value_of("content-type"); !type.empty()) {
+    const std::string all = lower(type.substr(0, 200));
+    page_.type = all.substr(0, all.find(';'));
+    page_.type.erase(page_.type.find_last_not_of(" \t") + 1);
+    const auto charset = all.find("charset=");
+    page_.charset = charset == all.npos ? "" : all.substr(charset + 8);
+    std::erase_if(page_.charset, [](char c) { return c == '"' || c == '\''; });
+    page_.charset.erase(std::min(page_.charset.find_first_of("; \t"), page_.charset.size()));
   }
 }
 

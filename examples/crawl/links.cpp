@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include <libxml/HTMLparser.h>
+#include <libxml/parserInternals.h>
 
 namespace crawl {
 namespace {
@@ -53,6 +54,8 @@ void links::feed(std::string_view piece) {
     handler.startElement = &links::start_element;
     parser_ = htmlCreatePushParserCtxt(&handler, this, nullptr, 0, nullptr, XML_CHAR_ENCODING_NONE);
     if (!parser_) throw std::bad_alloc();
+    if (const auto known = xmlParseCharEncoding(charset_.c_str()); !charset_.empty() && known > XML_CHAR_ENCODING_NONE)
+      xmlSwitchEncoding(parser_, known);
     htmlCtxtUseOptions(parser_, HTML_PARSE_RECOVER | HTML_PARSE_NONET | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING);
   }
   // What is wrong with a page is not our business: the parser recovers, and its verdict is not asked.

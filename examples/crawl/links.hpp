@@ -9,6 +9,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 struct _xmlParserCtxt;
@@ -17,7 +18,8 @@ namespace crawl {
 
 class links {
  public:
-  links() = default;
+  // `charset`: what the HTTP answer says, or empty; only then is the page's own word asked.
+  explicit links(std::string charset = {}) : charset_(std::move(charset)) {}
   ~links();
   links(const links&) = delete;
   links& operator=(const links&) = delete;
@@ -35,6 +37,7 @@ class links {
   void element(std::string_view name, const unsigned char** attributes);
   void add(std::string_view reference);
 
+  const std::string charset_;
   _xmlParserCtxt* parser_ = nullptr;
   std::vector<std::string> found_;
   std::string base_;

@@ -23,6 +23,7 @@ class fnv1a {
 struct page {
   long status = 0;           // 0: no answer
   std::string type;          // Content-Type without parameters, lower case
+  std::string charset;       // of the same header, or empty
   std::uint64_t bytes = 0;   // of the body, as decoded
   std::uint64_t hash = 0;
   std::string location;      // of a redirect, as sent

@@ -155,8 +155,8 @@ void robots_rules() {
   expect("robots: many stars end soon", crawl::robots::parse(stars, "t").allows("/" + std::string(2000, 'b')), true);
 }
 
-std::string links_of(std::string_view page, std::size_t piece) {
-  crawl::links reader;
+std::string links_of(std::string_view page, std::size_t piece, const char* charset = "") {
+  crawl::links reader(charset);
   for (std::size_t i = 0; i < page.size(); i += piece) reader.feed(page.substr(i, piece));
   reader.finish();
   std::string out = reader.base().empty() ? "" : "base=" + reader.base() + " ";
@@ -180,6 +180,12 @@ void links_in_pages() {
   for (const auto& row : table)
     for (std::size_t piece : {1000, 7, 1})
       expect("links " + std::to_string(piece) + " " + row.page, links_of(row.page, piece), row.wanted);
+  for (std::size_t piece : {1000, 7, 1}) {
+    expect("links: the header's utf-8", links_of("<p>\xc3\xa9<a href=\xc3\xa9>", piece, "utf-8"), "\xc3\xa9 ");
+    expect("links: the header's latin-1", links_of("<p>\xe9<a href=\xe9>", piece, "iso-8859-1"), "\xc3\xa9 ");
+    expect("links: the page's utf-8", links_of("<meta charset=utf-8><p><a href=\xc3\xa9>", piece), "\xc3\xa9 ");
+    expect("links: a charset nobody knows", links_of("<p><a href=x>", piece, "x-none"), "x ");
+  }
 }
 
 void files_stay_below_their_directory() {
