@@ -55,7 +55,7 @@ binaries() {
   local tree=$1 suffix=$2 seconds=$3 program
   shift 3
   for program in "$tree"/tests/unit_tests "$tree"/tests/hooks_tests; do
-    if [[ -x $program ]]; then suite "${program##*/} $suffix" "$seconds" env RINGLET_BUILD_DIR="$PWD/$tree" "$@" "$program" "$(cases)"; fi
+    if [[ -x $program ]]; then suite "${program##*/} $suffix" "$seconds" env -u RINGLET_ENGINE RINGLET_BUILD_DIR="$PWD/$tree" "$@" "$program" "$(cases)"; fi
   done
 }
 
@@ -117,7 +117,7 @@ part_engines() {
   why=$(why_no_uring)
   if [[ -z $why ]]; then binaries build uring 600 RINGLET_ENGINE=uring; else one skip "tests on uring" "$why"; fi
   binaries build epoll 600 RINGLET_ENGINE=epoll
-  binaries build 'no io_uring' 600 -u RINGLET_ENGINE build/tests/no_uring
+  binaries build 'no io_uring' 600 build/tests/no_uring
   log=build/logs/unit_tests-no-io_uring.log
   if [[ -z $filter ]]; then
     if grep -aqE '^ringlet: io_uring is refused \(io_uring_setup: EPERM; a seccomp filter.*using the epoll engine' "$log"; then
