@@ -215,7 +215,14 @@ class RINGLET_EXPORT greenlet {
   }
 
   // The parent now; empty for the main greenlet. Setting: greenlet_error for a cycle, for the main greenlet and for none.
-  greenlet parent() const;
+  greenlet parent() const&;
+  // The same of a temporary, which lets go of its greenlet: in `current().parent().switch_to()` the greenlet must not keep
+  // itself alive by a handle on its own stack.
+  greenlet parent() && {
+    greenlet result = static_cast<const greenlet&>(*this).parent();
+    *this = greenlet();
+    return result;
+  }
   void set_parent(const greenlet& parent) const;
 
   bool empty() const noexcept { return state_ == nullptr; }

@@ -324,7 +324,7 @@ namespace ringlet {
 
 using detail::greenlet_phase;
 
-greenlet greenlet::parent() const {
+greenlet greenlet::parent() const& {
   if (!state_ || !state_->parent) return {};
   detail::greenlet_retain(state_->parent);
   return greenlet(state_->parent);

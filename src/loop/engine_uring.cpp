@@ -167,7 +167,14 @@ int uring_engine::make_ring(unsigned entries) {
 
 bool uring_engine::set_up(refusal& why) {
   const unsigned entries = number_from_environment("RINGLET_RING_ENTRIES", 1, 32768).value_or(default_sq_entries);
-  if (const int error = make_ring(entries)) {
+  int error = make_ring(entries);
+  // The kernel takes closed rings down (and gives their memory back to the limit) a little later.
+  for (int again = 0; error == ENOMEM && again < 5; ++again) {
+    const timespec moment{0, 10'000'000};
+    sys::call(SYS_nanosleep, &moment, nullptr);
+    error = make_ring(entries);
+  }
+  if (error != 0) {
     why = diagnose("io_uring_setup", error);
     return false;
   }
@@ -187,7 +194,8 @@ bool uring_engine::set_up(refusal& why) {
   unsigned most_workers[2] = {8, 64};  // bounded (regular files), unbounded; the default is RLIMIT_NPROC
   io_uring_register_iowq_max_workers(&ring_, most_workers);
 
-  if (const int error = -wakeup_.open()) {
+  error = -wakeup_.open();
+  if (error != 0) {
     why = diagnose("eventfd", error);
     return false;
   }

@@ -389,16 +389,20 @@ KERNEL_ENGINE_CASE("fork: the child abandons its copy and makes its own, the par
     offload_forget_after_fork();
     std::string why;
     const auto own = E::make(&why);
+    if (!own) ::_exit(2);  // the parent's ring is charged to the same limit
     auto [c, d] = support::make_socketpair();
     watcher mine(c);
-    bool good = own && own->arm(mine, direction::in) == 0 && ::write(d, "x", 1) == 1 && turn_until(*own, [&] { return mine.saw(POLLIN); });
+    bool good = own->arm(mine, direction::in) == 0 && ::write(d, "x", 1) == 1 && turn_until(*own, [&] { return mine.saw(POLLIN); });
+#ifndef __SANITIZE_THREAD__  // which forbids threads in a child of a threaded process
     result_of r;
     if (good) own->start(of(opcode::nop, -1), r);
     good = good && turn_until(*own, [&] { return r.done; });
+#endif
     ::_exit(good ? 0 : 1);
   }
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);
+  if (WEXITSTATUS(status) == 2) RINGLET_SKIP("no second ring");
   CHECK(status == 0);
   REQUIRE(::write(b, "x", 1) == 1);
   CHECK(turn_until(e, [&] { return w.saw(POLLIN); }));

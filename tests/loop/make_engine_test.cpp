@@ -29,15 +29,12 @@ TEST_CASE("make_engine: RINGLET_ENGINE=epoll gives epoll") {
 TEST_CASE("make_engine: unset, empty and auto give the ring where there is one, else epoll and the cause") {
   for (const char* value : {static_cast<const char*>(nullptr), "", "auto"}) {
     variable_set set("RINGLET_ENGINE", value);
-    const auto choice = make_engine();
     std::string why_not;
-    if (make_uring_engine(&why_not)) {
-      CHECK(choice.made->name() == "uring");
-      CHECK(choice.reason == "io_uring works");
-    } else {
-      CHECK(choice.made->name() == "epoll");
-      CHECK(choice.reason == why_not);
-    }
+    const bool works = make_uring_engine(&why_not) != nullptr;
+    if (has(why_not, "ENOMEM")) RINGLET_SKIP("another ring may or may not fit the limit");
+    const auto choice = make_engine();
+    CHECK(choice.made->name() == (works ? "uring" : "epoll"));
+    CHECK(choice.reason == (works ? "io_uring works" : why_not));
   }
 }
 
