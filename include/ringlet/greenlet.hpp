@@ -99,8 +99,12 @@ using payload = std::conditional_t<sizeof...(Args) == 0, std::tuple<>,
                                    std::conditional_t<sizeof...(Args) == 1, std::tuple_element_t<0, std::tuple<std::decay_t<Args>..., int>>,
                                                       std::tuple<std::decay_t<Args>...>>>;
 
+// Empty for what has no call operator, or several: clang wants the question itself to be well-formed.
 template <class F>
-struct signature : signature<decltype(&F::operator())> {};
+struct signature {};
+template <class F>
+  requires requires { &F::operator(); }
+struct signature<F> : signature<decltype(&F::operator())> {};
 template <class R, class... Args>
 struct signature<R(Args...)> {
   using result = R;

@@ -9,7 +9,6 @@
 #include <sys/eventfd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <cstdint>
 
 #include "base/sys.hpp"
@@ -23,8 +22,8 @@ class wakeup {
   ~wakeup() { close(); }
 
   int open() noexcept {  // 0 or -errno
-    fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return fd_ < 0 ? -errno : 0;
+    fd_ = int(sys::call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK));
+    return fd_ < 0 ? fd_ : 0;
   }
   void close() noexcept {
     if (fd_ >= 0) sys::call(SYS_close, fd_);
