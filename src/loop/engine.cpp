@@ -67,14 +67,18 @@ refusal diagnose(const char* call, int error) {
         r.cause += "; kernel.io_uring_disabled=2 forbids it to everybody";
         r.cure = "sysctl kernel.io_uring_disabled=0, or use RINGLET_ENGINE=epoll.";
       } else if (disabled.starts_with("1") && !filtered) {
-        r.cause += "; kernel.io_uring_disabled=1 forbids it to processes without CAP_SYS_ADMIN outside kernel.io_uring_group";
-        r.cure = "Join the group of kernel.io_uring_group, or sysctl kernel.io_uring_disabled=0, or use RINGLET_ENGINE=epoll.";
+        r.cause +=
+            "; kernel.io_uring_disabled=1 forbids it to processes without CAP_SYS_ADMIN outside kernel.io_uring_group";
+        r.cure =
+            "Join the group of kernel.io_uring_group, or sysctl kernel.io_uring_disabled=0, or use "
+            "RINGLET_ENGINE=epoll.";
       } else if (filtered) {
         r.cause += "; a seccomp filter is active, as in Docker's default profile";
         if (disabled.starts_with("1")) r.cause += ", and kernel.io_uring_disabled=1";
         r.cure = allow_in_profile;
       } else {
-        r.cause += "; no seccomp filter and no sysctl forbids it, so perhaps a security module (SELinux, AppArmor) does";
+        r.cause +=
+            "; no seccomp filter and no sysctl forbids it, so perhaps a security module (SELinux, AppArmor) does";
         r.cure = "Look for a denial in the audit log, or use RINGLET_ENGINE=epoll.";
       }
       break;
@@ -83,10 +87,12 @@ refusal diagnose(const char* call, int error) {
       utsname kernel{};
       ::uname(&kernel);
       if (filtered) {
-        r.cause += "; a seccomp filter is active and may answer so, or kernel " + std::string(kernel.release) + " has no io_uring";
+        r.cause += "; a seccomp filter is active and may answer so, or kernel " + std::string(kernel.release) +
+                   " has no io_uring";
         r.cure = allow_in_profile;
       } else {
-        r.cause += "; kernel " + std::string(kernel.release) + " has no io_uring (CONFIG_IO_URING, Linux 5.1; or a sandbox such as gVisor answers)";
+        r.cause += "; kernel " + std::string(kernel.release) +
+                   " has no io_uring (CONFIG_IO_URING, Linux 5.1; or a sandbox such as gVisor answers)";
         r.cure = "Use RINGLET_ENGINE=epoll.";
       }
       break;
@@ -141,16 +147,19 @@ engine_choice make_engine() {
   const std::string_view asked = variable ? variable : "";
   if (asked == "epoll") return {make_epoll_engine(), "RINGLET_ENGINE=epoll"};
   if (!asked.empty() && asked != "auto" && asked != "uring")
-    throw std::runtime_error("ringlet: RINGLET_ENGINE=\"" + std::string(asked) + "\" names no engine; allowed are uring, epoll and auto.");
+    throw std::runtime_error("ringlet: RINGLET_ENGINE=\"" + std::string(asked) +
+                             "\" names no engine; allowed are uring, epoll and auto.");
 
   refusal refused;
   if (auto made = set_up_uring_engine(refused))
     return {std::move(made), asked == "uring" ? "RINGLET_ENGINE=uring" : "io_uring works"};
   if (asked == "uring")
-    throw std::runtime_error("ringlet: RINGLET_ENGINE=uring, but io_uring is refused (" + refused.cause + "). " + refused.cure);
+    throw std::runtime_error("ringlet: RINGLET_ENGINE=uring, but io_uring is refused (" + refused.cause + "). " +
+                             refused.cure);
 
   engine_choice choice{make_epoll_engine(), refused.cause};
-  say_once("ringlet: io_uring is refused (" + refused.cause + "): using the epoll engine. RINGLET_ENGINE=epoll silences this line.\n");
+  say_once("ringlet: io_uring is refused (" + refused.cause +
+           "): using the epoll engine. RINGLET_ENGINE=epoll silences this line.\n");
   return choice;
 }
 

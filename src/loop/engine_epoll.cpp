@@ -30,9 +30,9 @@ namespace {
 struct helper_job;
 
 struct mailbox {
-  std::atomic<unsigned> holders{1};                // the engine, and each job that a helper has or will get
-  std::atomic<helper_job*> finished{nullptr};      // newest first
-  std::atomic<bool> closed{false};                 // the engine is going: start nothing more
+  std::atomic<unsigned> holders{1};            // the engine, and each job that a helper has or will get
+  std::atomic<helper_job*> finished{nullptr};  // newest first
+  std::atomic<bool> closed{false};             // the engine is going: start nothing more
   wakeup alarm;
 
   ~mailbox();
@@ -162,7 +162,9 @@ void epoll_engine::complete(completion& c, int result) {
 
 // Oldest first.
 helper_job* epoll_engine::take_finished() {
-  helper_job* newest = box_->finished.load(std::memory_order_relaxed) ? box_->finished.exchange(nullptr, std::memory_order_acquire) : nullptr;
+  helper_job* newest = box_->finished.load(std::memory_order_relaxed)
+                           ? box_->finished.exchange(nullptr, std::memory_order_acquire)
+                           : nullptr;
   helper_job* oldest = nullptr;
   while (newest) {
     helper_job* older = newest->older;
@@ -200,6 +202,7 @@ void epoll_engine::wait(clock::time_point until) {
   if (sleep || set_.watched() > 0) {
     const int got = set_.wait(events_, int(std::size(events_)), sleep && !has_end ? nullptr : &left);
     RINGLET_ASSERT(got >= 0 || got == -EINTR, "epoll_pwait failed: somebody closed the epoll fd");
+    if (got == -EINTR) signal_seen = true;
     next_event_ = 0;
     events_end_ = got > 0 ? got : 0;
   }

@@ -58,7 +58,9 @@ class simulated_engine final : public engine {
   explicit simulated_engine(std::uint64_t seed) : seed_(seed), lots_(seed) {
     int error = wakeup_.open();
     if (error == 0) error = set_.open(wakeup_);
-    if (error < 0) throw std::runtime_error("ringlet: no simulated engine can be made (" + diagnose("epoll_create1", -error).cause + ").");
+    if (error < 0)
+      throw std::runtime_error("ringlet: no simulated engine can be made (" + diagnose("epoll_create1", -error).cause +
+                               ").");
     set_thread_clock(this);
   }
   ~simulated_engine() override {
@@ -155,6 +157,7 @@ void simulated_engine::look(const timespec& timeout, bool withhold) {
   for (const timespec* wait = &timeout;; wait = &no_time) {
     const int got = set_.wait(events, 64, wait);
     RINGLET_ASSERT(got >= 0 || got == -EINTR, "epoll_pwait failed: somebody closed the epoll fd");
+    if (got == -EINTR) signal_seen = true;
     for (int i = 0; i < got; ++i)
       for (watch& w : watches_)
         if (w.whose == events[i].data.ptr) {
@@ -192,7 +195,8 @@ void simulated_engine::gather() {
 }
 
 bool simulated_engine::anything_pending() const {
-  return !started_.empty() || std::any_of(watches_.begin(), watches_.end(), [](const watch& w) { return w.pending != 0; });
+  return !started_.empty() ||
+         std::any_of(watches_.begin(), watches_.end(), [](const watch& w) { return w.pending != 0; });
 }
 
 void simulated_engine::deliver() {

@@ -64,7 +64,9 @@ class epoll_set {
     }
     long milliseconds = -1;
     if (timeout) {
-      milliseconds = timeout->tv_sec > INT_MAX / 1000 - 1 ? INT_MAX : timeout->tv_sec * 1000 + (timeout->tv_nsec + 999'999) / 1'000'000;
+      milliseconds = timeout->tv_sec > INT_MAX / 1000 - 1
+                         ? INT_MAX
+                         : timeout->tv_sec * 1000 + (timeout->tv_nsec + 999'999) / 1'000'000;
     }
     return int(sys::call(SYS_epoll_pwait, fd_, events, most, milliseconds, nullptr, 8));
   }
@@ -87,7 +89,7 @@ class epoll_set {
   bool has_pwait2_ = true;
 };
 
-static_assert(EPOLLIN == POLLIN && EPOLLPRI == POLLPRI && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR && EPOLLHUP == POLLHUP &&
-              EPOLLRDHUP == POLLRDHUP);
+static_assert(EPOLLIN == POLLIN && EPOLLPRI == POLLPRI && EPOLLOUT == POLLOUT && EPOLLERR == POLLERR &&
+              EPOLLHUP == POLLHUP && EPOLLRDHUP == POLLRDHUP);
 
 }  // namespace ringlet::loop

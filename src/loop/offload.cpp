@@ -54,7 +54,8 @@ constinit union storage {
 constinit thread_local bool making_thread = false;
 
 unsigned thread_limit() {
-  static const unsigned limit = number_from_environment("RINGLET_OFFLOAD_THREADS", 1, 4096).value_or(default_thread_limit);
+  static const unsigned limit =
+      number_from_environment("RINGLET_OFFLOAD_THREADS", 1, 4096).value_or(default_thread_limit);
   return limit;
 }
 

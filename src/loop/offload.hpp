@@ -7,6 +7,8 @@
 
 #include <cstddef>
 
+#include "base/shown.hpp"
+
 namespace ringlet::loop {
 
 struct job {
@@ -15,7 +17,7 @@ struct job {
 };
 
 // Queues it; first in, first out. Returns 0 or -errno if no thread at all can be made.
-int offload(job&) noexcept;
+RINGLET_SHOWN int offload(job&) noexcept;
 // Threads of the pool that exist now (they are ours: not a sign of life when looking for a deadlock).
 std::size_t offload_threads() noexcept;
 void offload_forget_after_fork() noexcept;

@@ -34,10 +34,10 @@ struct simulated {
 
 #define ENGINE_CASE(name) TEST_CASE_TEMPLATE(name, E, loop_test::uring, loop_test::epoll, loop_test::simulated)
 #define KERNEL_ENGINE_CASE(name) TEST_CASE_TEMPLATE(name, E, loop_test::uring, loop_test::epoll)
-#define MAKE_ENGINE(variable)                                  \
-  std::string why_not;                                         \
-  const auto variable##_owner = E::make(&why_not);             \
-  if (!variable##_owner) RINGLET_SKIP("no ring: " + why_not);  \
+#define MAKE_ENGINE(variable)                                 \
+  std::string why_not;                                        \
+  const auto variable##_owner = E::make(&why_not);            \
+  if (!variable##_owner) RINGLET_SKIP("no ring: " + why_not); \
   engine& variable = *variable##_owner
 
 struct watcher : readiness {

@@ -107,7 +107,8 @@ TEST_CASE("offload: helpers block all signals that a program could handle") {
   ::pthread_sigmask(SIG_BLOCK, nullptr, &after);
   for (int s = 1; s < SIGRTMIN; ++s) CHECK(::sigismember(&before, s) == ::sigismember(&after, s));
   REQUIRE(until([&] { return j.done.load(); }));
-  for (int s : {SIGINT, SIGTERM, SIGCHLD, SIGUSR1, SIGALRM, SIGPROF, SIGRTMIN, SIGRTMAX}) CHECK(::sigismember(&j.blocked, s) == 1);
+  for (int s : {SIGINT, SIGTERM, SIGCHLD, SIGUSR1, SIGALRM, SIGPROF, SIGRTMIN, SIGRTMAX})
+    CHECK(::sigismember(&j.blocked, s) == 1);
 }
 
 TEST_CASE("offload: idle helpers leave") {

@@ -12,7 +12,9 @@
 using namespace loop_test;
 
 namespace {
-void put(int fd, const std::string& bytes = "x") { REQUIRE(::write(fd, bytes.data(), bytes.size()) == ssize_t(bytes.size())); }
+void put(int fd, const std::string& bytes = "x") {
+  REQUIRE(::write(fd, bytes.data(), bytes.size()) == ssize_t(bytes.size()));
+}
 std::string drain(int fd) {
   char all[4096];
   const ssize_t n = ::recv(fd, all, sizeof all, MSG_DONTWAIT);

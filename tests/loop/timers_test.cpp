@@ -108,7 +108,8 @@ TEST_CASE("timers: agree with a multimap over random operations") {
           now += long(random() % 30);
           fired.clear();
           std::vector<int> expected;
-          for (auto it = oracle.begin(); it != oracle.end() && it->first <= at(now); it = oracle.erase(it)) expected.push_back(it->second);
+          for (auto it = oracle.begin(); it != oracle.end() && it->first <= at(now); it = oracle.erase(it))
+            expected.push_back(it->second);
           REQUIRE(heap.expire(at(now)) == expected.size());
           REQUIRE(fired == expected);
           break;
