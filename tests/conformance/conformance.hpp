@@ -1,0 +1,143 @@
+#pragma once
+// The kernel is the oracle: one case, two runs, one comparison.
+//
+// A case is a function of plain libc calls that writes down what it saw. It runs bare (in a real thread, hooks off) and
+// hooked (in a fiber, with another fiber running); the two traces must be equal: results, errno, bytes, and whether a
+// call came back at once or waited. The case names the rows it tries; table_test.cpp holds these against the table.
+//
+//   CONFORMANCE("recv: data before the end of file", "recv") {
+//     auto s = t.stream();
+//     t.did("send", ::send(s.b, "x", 1, 0));
+//     ...
+//   }
+//
+// Nothing sleeps and hopes: meanwhile() runs its function when the caller really waits (bare: the kernel says its thread
+// sleeps; hooked: another fiber only runs when this one parks). Whether a call waited is judged by a lower bound; a
+// machine too busy to answer at once gets two more tries, for the pace only.
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+using namespace std::chrono_literals;
+
+namespace conformance {
+
+// Two fds that go with the case.
+struct ends {
+  int a = -1, b = -1;
+};
+
+class trace {
+ public:
+  explicit trace(bool hooked);
+  ~trace();
+  trace(const trace&) = delete;
+
+  bool hooked() const { return hooked_; }
+
+  // A call's result; below zero with errno, which must be the call's own.
+  template <class T>
+  T did(const char* what, T result) {
+    const int error = errno;
+    line(what, result < 0 ? std::to_string(result) + " " + error_name(error) : std::to_string(result));
+    return result;
+  }
+  // A result that is an error number itself (pthread_…, clock_nanosleep).
+  int said(const char* what, int error) {
+    line(what, error == 0 ? "0" : error_name(error));
+    return error;
+  }
+  void saw(const char* what, long value) { line(what, std::to_string(value)); }
+  void bytes(const char* what, const void* data, std::size_t size);
+
+  // Runs f and writes down whether it took at least this long. Hooked, another fiber must have run meanwhile.
+  template <class F>
+  auto waits(std::chrono::milliseconds at_least, F f) {
+    const auto begin = std::chrono::steady_clock::now();
+    const auto ticks = others_ran();
+    struct end {
+      trace& t;
+      std::chrono::steady_clock::time_point begin;
+      std::chrono::milliseconds at_least;
+      unsigned long ticks;
+      ~end() { t.waited(begin, at_least, ticks); }
+    } end{*this, begin, at_least, ticks};
+    return f();
+  }
+  // Runs f and writes down that it came back at once.
+  template <class F>
+  auto at_once(F f) {
+    struct end {
+      trace& t;
+      std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+      ~end() { t.came_back(begin); }
+    } end{*this};
+    return f();
+  }
+
+  // Runs f in a thread (bare) or a fiber (hooked) as soon as the caller waits; at the latest in join().
+  void meanwhile(std::function<void()> f);
+  // Waits for all of these.
+  void join();
+
+  // Descriptors that are closed after the case, by a real call if the case has not closed them.
+  ends stream();                      // connected AF_UNIX stream sockets
+  ends datagrams();                   // the same, datagrams
+  ends tcp();                         // connected over 127.0.0.1
+  ends pipe();                        // a reads, b writes
+  int listening(unsigned short* port);  // TCP, 127.0.0.1
+  int own(int fd);                    // any
+  void disown(int fd);
+
+  const std::string& text() const { return text_; }
+  const std::string& pace() const { return pace_; }
+  const std::string& complaint() const { return complaint_; }
+
+ private:
+  void line(std::string_view what, std::string_view value);
+  static std::string error_name(int error);
+  void waited(std::chrono::steady_clock::time_point begin, std::chrono::milliseconds at_least, unsigned long ticks);
+  void came_back(std::chrono::steady_clock::time_point begin);
+  static unsigned long others_ran();
+
+  struct helper;
+  bool hooked_;
+  std::string text_, pace_, complaint_;
+  std::vector<std::unique_ptr<helper>> helpers_;
+  std::vector<int> owned_;
+};
+
+using case_function = void (*)(trace&);
+enum class place { fiber, main_fiber };
+
+struct registered {
+  registered(const char* name, const char* rows);
+};
+// The rows that any case names.
+const std::vector<std::string>& tried_rows();
+std::size_t case_count();
+
+void compare(case_function, place);
+
+}  // namespace conformance
+
+#define CONFORMANCE_CAT2(a, b) a##b
+#define CONFORMANCE_CAT(a, b) CONFORMANCE_CAT2(a, b)
+#define CONFORMANCE_IN(where, name, rows)                                                              \
+  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t);                              \
+  static ::conformance::registered CONFORMANCE_CAT(registered_, __LINE__){name, rows};                 \
+  TEST_CASE(name) { ::conformance::compare(&CONFORMANCE_CAT(case_, __LINE__), ::conformance::where); } \
+  static void CONFORMANCE_CAT(case_, __LINE__)([[maybe_unused]] ::conformance::trace & t)
+
+#define CONFORMANCE(name, rows) CONFORMANCE_IN(place::fiber, name, rows)
+// What only the main fiber sees: signals.
+#define CONFORMANCE_ON_MAIN(name, rows) CONFORMANCE_IN(place::main_fiber, name, rows)
