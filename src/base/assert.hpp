@@ -2,8 +2,10 @@
 // Asserts stay in release, at every boundary. They are for us: the message says what of ringlet is broken. What a user
 // can get wrong is an error (an exception or -errno), never an assert.
 
+#include "base/shown.hpp"
+
 namespace ringlet::base {
-[[noreturn, gnu::cold]] void assertion_failed(const char* expression, const char* message, const char* file, int line) noexcept;
+[[noreturn, gnu::cold]] RINGLET_SHOWN void assertion_failed(const char* expression, const char* message, const char* file, int line) noexcept;
 }
 
 #define RINGLET_ASSERT(condition, message) \

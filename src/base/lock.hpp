@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/shown.hpp"
+
 namespace ringlet::base {
 
 class lock {
@@ -22,8 +24,8 @@ class lock {
   }
 
  private:
-  void acquire_slow() noexcept;
-  void wake() noexcept;
+  RINGLET_SHOWN void acquire_slow() noexcept;
+  RINGLET_SHOWN void wake() noexcept;
   std::atomic<std::uint32_t> state_{0};  // 0 free, 1 held, 2 held and somebody sleeps
 };
 

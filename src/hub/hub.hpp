@@ -24,6 +24,7 @@
 #include <ringlet/hub.hpp>
 
 #include "base/intrusive_list.hpp"
+#include "base/shown.hpp"
 #include "greenlet/greenlet.hpp"
 #include "hub/waiter.hpp"
 #include "loop/engine.hpp"
@@ -76,7 +77,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   std::string name() const { return is_main_fiber ? "main" : given_name.empty() ? "fiber-" + std::to_string(id) : given_name; }
 };
 
-struct hub_state {
+struct RINGLET_SHOWN hub_state {
   thread_state& thread;
   std::unique_ptr<loop::engine> engine;
   std::string engine_reason;
@@ -157,5 +158,5 @@ void report_unseen_error(const fiber_state&) noexcept;
 
 namespace ringlet::hub {
 // Identity of the running fiber, for owner tables; null without a hub.
-const void* running_fiber() noexcept;
+RINGLET_SHOWN const void* running_fiber() noexcept;
 }  // namespace ringlet::hub

@@ -2,28 +2,30 @@
 // What the doors (hooks) need of io besides the calls of <ringlet/io.hpp>: may this call park, and what they must tell
 // about fds. Cheap: each is a few loads when there is nothing to do.
 
+#include "base/shown.hpp"
+
 namespace ringlet::io {
 
 // True when a blocking call made here and now should go to io: this thread has a hub (or was adopted), a fiber is
 // running, and it is neither the hub itself nor a vforked child that borrows the parent's memory.
-bool may_suspend() noexcept;
+RINGLET_SHOWN bool may_suspend() noexcept;
 
 // From now on blocking calls of this thread park even before anything was spawned: its flow becomes the main fiber of
 // a hub that is made on first need (the preload constructor does this for the main thread).
-void adopt_thread() noexcept;
+RINGLET_SHOWN void adopt_thread() noexcept;
 
 // Between vfork and exec the child runs on the parent's memory: it must not touch the parent's hub.
-void entered_vfork_child() noexcept;
-void left_vfork_child() noexcept;
+RINGLET_SHOWN void entered_vfork_child() noexcept;
+RINGLET_SHOWN void left_vfork_child() noexcept;
 
 // The kernel has just returned this fd number: what was known about the number belongs to a file that is gone.
-void fd_opened(int fd) noexcept;
+RINGLET_SHOWN void fd_opened(int fd) noexcept;
 // O_NONBLOCK or SO_RCVTIMEO/SO_SNDTIMEO of the fd (and so of its duplicates) were changed.
-void fd_changed(int fd) noexcept;
+RINGLET_SHOWN void fd_changed(int fd) noexcept;
 // Somebody is about to close the number by a way that we do not do ourselves (fclose): its waiters get -EBADF, its
 // polls leave the kernel.
-void fd_closing(int fd) noexcept;
+RINGLET_SHOWN void fd_closing(int fd) noexcept;
 // The hooks report such changes from now on (true), so what the kernel said about an fd may be remembered.
-void observe_descriptors(bool reported) noexcept;
+RINGLET_SHOWN void observe_descriptors(bool reported) noexcept;
 
 }  // namespace ringlet::io

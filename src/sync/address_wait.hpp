@@ -10,6 +10,8 @@
 
 #include <ringlet/deadline.hpp>
 
+#include "base/shown.hpp"
+
 namespace ringlet::sync {
 
 enum class address_result { woken, timed_out, interrupted };
@@ -18,13 +20,13 @@ enum class address_result { woken, timed_out, interrupted };
 // `interruptible`). `what` is shown in reports ("pthread_mutex_lock"). Needs hub::can_park(). Once the waiter can be found,
 // `still_blocked(address)` is asked, if given: false returns woken at once, so that a wake from another thread between
 // the caller's last try and the park is not lost.
-address_result wait_on_address(const void* address, deadline until, const char* what, bool interruptible,
+RINGLET_SHOWN address_result wait_on_address(const void* address, deadline until, const char* what, bool interruptible,
                                bool (*still_blocked)(const void* address) = nullptr);
 
 // Wakes up to `count` fibers that wait on the address, here and on other hubs; returns how many of this thread's hub.
 // Any thread, with or without a hub. Costs one load when nobody waits anywhere. Not in a signal handler.
-std::size_t wake_address(const void* address, std::size_t count) noexcept;
+RINGLET_SHOWN std::size_t wake_address(const void* address, std::size_t count) noexcept;
 // The same, async-signal-safe (sem_post is): all waiters of all hubs look again in their next turn.
-void wake_address_from_anywhere(const void* address) noexcept;
+RINGLET_SHOWN void wake_address_from_anywhere(const void* address) noexcept;
 
 }  // namespace ringlet::sync
