@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Each example prints what its examples/expected/NAME.txt says; times are compared as numbers, not as text."""
+
+import os
+import re
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import checks
+from checks import expect, expect_equal, run
+
+EXPECTED = os.path.join(checks.source, "examples", "expected")
+
+
+def program(name):
+    path = os.path.join(checks.build, "examples", name)
+    checks.needs(path)
+    return path
+
+
+def expected(name):
+    return open(os.path.join(EXPECTED, name + ".txt")).read()
+
+
+def output_of(command, engine):
+    got = run(command, env={"RINGLET_ENGINE": engine}, seconds=60)
+    expect_equal(got.status, 0, "exit status of %s (%r)" % (command, got.err))
+    return got.out.decode()
+
+
+def prints_as_expected(name, engine=None):
+    expect_equal(output_of([program(name)], engine), expected(name), "output")
+
+
+def sleepers(engine):
+    begin = time.monotonic()
+    prints_as_expected("sleepers", engine)
+    seconds = time.monotonic() - begin
+    expect(2.9 <= seconds < 3.9, "sleeps of 3 s and 1 s together took %.2f s" % seconds)
+
+
+def three_urls(engine):
+    got = output_of([program("three_urls")], engine)
+    without_times = lambda text: re.sub(r"\d+\.\d+", "N", text)
+    # Those that run together end in any order.
+    expect_equal(sorted(without_times(got).splitlines()), sorted(without_times(expected("three_urls")).splitlines()), "output")
+    in_a_row, together, _ = map(float, re.findall(r"\d+\.\d+", got))
+    expect(in_a_row >= 0.85, "three waits of 0.3 s in a row took %.2f s" % in_a_row)
+    expect(together < 0.7 * in_a_row, "together they took %.2f s, in a row %.2f s" % (together, in_a_row))
+
+
+def echo_server(engine):
+    import subprocess
+    environment = dict(os.environ, **({"RINGLET_ENGINE": engine} if engine else {}))
+    server = subprocess.Popen([program("echo_server")], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        port = server.stdout.readline().rsplit(":", 1)[1].strip()
+        got = output_of([program("echo_server"), port, "100", "hello, fibers"], engine)
+        expect_equal(got, expected("echo_server"), "output")
+        big = output_of([program("echo_server"), port, "20", "x" * 100000], engine)
+        expect_equal(big, "20 clients, 6000000 bytes came back right of 6000000\n", "output with more than a socket holds")
+        expect_equal(strangers_echo(int(port)), 50 * 3, "lines that python's threads got back")
+        expect_equal(server.poll(), None, "the server's status while it is wanted")
+    finally:
+        server.terminate()
+        server.wait(10)
+        server.stdout.close()
+
+
+def strangers_echo(port):
+    """Clients without fibers: threads of python, in step, so that all are connected at once."""
+    import socket
+    import threading
+    right = []
+    together = threading.Barrier(50, timeout=20)
+
+    def client(n):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+            file = s.makefile("rwb")
+            together.wait()
+            for turn in range(3):
+                line = b"client %d, turn %d\n" % (n, turn)
+                file.write(line)
+                file.flush()
+                if file.readline() == line:
+                    right.append(line)
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return len(right)
+
+
+checks.add_check("switching: prints what it should", lambda: prints_as_expected("switching"))
+checks.add_check("generator: prints what it should", lambda: prints_as_expected("generator"))
+for engine in (None, "epoll"):
+    suffix = " (%s)" % engine if engine else ""
+    checks.add_check("sleepers: the second ends first, together they take as long as the longest" + suffix,
+                     lambda engine=engine: sleepers(engine))
+    checks.add_check("three_urls: together they take as long as one" + suffix, lambda engine=engine: three_urls(engine))
+    checks.add_check("echo_server: every byte comes back to many clients" + suffix, lambda engine=engine: echo_server(engine))
+checks.main()
