@@ -119,6 +119,7 @@ int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) 
 
 namespace {
 int wait_for(int fd, short events, deadline until) {
+  if (fd < 0) return -EBADF;  // poll would pass it over and wait for nothing
   pollfd p{fd, events, 0};
   const int found = poll(&p, 1, until);
   return found < 0 ? found : found == 0 ? -ETIMEDOUT : (p.revents & POLLNVAL) ? -EBADF : 0;

@@ -7,7 +7,6 @@
 #include <ringlet/io.hpp>
 
 #include <fcntl.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -112,8 +111,7 @@ bool at_end_of_file(int fd) {
 }
 
 ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const char* what) {
-  const std::size_t wanted = count > 0 && count <= IOV_MAX ? total(parts, count) : 0;
-  if (wanted == 0) return sys::call(SYS_readv, fd, parts, count);  // does not wait, or fails as it should
+  // The caller's vector is looked at only after the kernel has accepted it: a bad one is EFAULT, not a crash.
   hub_state& h = hub_state::here();
   fd_watch* known = fd_table::of(h).find(fd);
   bool unaskable = known && known->no_nowait;
@@ -124,10 +122,10 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
         unaskable = true;
         return 0;
       }
-      note_short(w, direction::in, got, wanted);
+      if (got > 0) note_short(w, direction::in, got, total(parts, count));
       return got;
     });
-    if (!unaskable && result > 0 && std::size_t(result) < wanted) {
+    if (!unaskable && result > 0 && std::size_t(result) < total(parts, count)) {
       fd_watch& w = fd_table::of(h).get(fd);
       if (fd_table::of(h).kind_of(w) == file_kind::regular && !at_end_of_file(fd)) {
         const rest_of rest(parts, count, std::size_t(result));
@@ -143,8 +141,8 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
 }
 
 // One attempt to write what is left from `done` on; -EAGAIN if nothing at all could be.
-template <class Attempt>
-ssize_t write_all(int fd, std::size_t size, deadline until, const char* what, Attempt attempt) {
+template <class Size, class Attempt>
+ssize_t write_all(int fd, Size size_of_all, deadline until, const char* what, Attempt attempt) {
   hub_state& h = hub_state::here();
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
@@ -152,10 +150,12 @@ ssize_t write_all(int fd, std::size_t size, deadline until, const char* what, At
   // A write says how much went; whether more is to be written is asked only when it was cut short.
   ssize_t got = known && !known->maybe_ready(direction::out) && known->is_armed(direction::out) ? -EAGAIN : attempt(known, done);
   if (got < 0 && got != -EAGAIN) return got;
-  if (got > 0) done = std::size_t(got);
-  if (got >= 0 && done >= size) {
-    keep_fair(h);
-    return ssize_t(done);
+  if (got >= 0) {
+    done = std::size_t(got);
+    if (got == 0 || done >= size_of_all()) {
+      keep_fair(h);
+      return got;
+    }
   }
   if (fd < 0) return -EBADF;
   fd_watch& w = table.get(fd);
@@ -163,7 +163,7 @@ ssize_t write_all(int fd, std::size_t size, deadline until, const char* what, At
   if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::pipe && w.kind != file_kind::other && got >= 0))
     return done ? ssize_t(done) : got;
   const call_deadline limit = deadline_of(w, direction::out, until);
-  while (done < size) {
+  do {
     if (got == -EAGAIN) {
       w.clear_ready(direction::out);
       if (const int failed = park_on(w, direction::out, limit.until, what))
@@ -173,20 +173,18 @@ ssize_t write_all(int fd, std::size_t size, deadline until, const char* what, At
     if (got < 0 && got != -EAGAIN) return done ? ssize_t(done) : got;
     if (got > 0) done += std::size_t(got);
     if (got == 0) break;
-  }
+  } while (got == -EAGAIN || done < size_of_all());
   if (w.maybe_ready(direction::out) && !w.waiters[1].empty()) fd_table::wake_next(w, direction::out);
   return ssize_t(done);
 }
 
 ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, const char* what) {
-  const std::size_t size = count > 0 && count <= IOV_MAX ? total(parts, count) : 0;
   hub_state& h = hub_state::here();
   fd_watch* known = fd_table::of(h).find(fd);
-  if (count <= 0 || count > IOV_MAX || size > SSIZE_MAX || (known && known->kind == file_kind::regular))
-    return sys::call(SYS_writev, fd, parts, count);
+  if (known && known->kind == file_kind::regular) return sys::call(SYS_writev, fd, parts, count);
   bool unaskable = known && known->no_nowait;
   if (!unaskable) {
-    const ssize_t result = write_all(fd, size, until, what, [&](fd_watch*, std::size_t done) -> ssize_t {
+    const ssize_t result = write_all(fd, [&] { return total(parts, count); }, until, what, [&](fd_watch*, std::size_t done) -> ssize_t {
       const rest_of rest(parts, count, done);
       const ssize_t got = try_vector(verb::write, fd, rest.parts(), rest.count());
       if (done == 0 && (got == -EOPNOTSUPP ||
@@ -207,7 +205,7 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
 template <class Send>
 ssize_t send_all(int fd, std::size_t size, int flags, deadline until, const char* what, Send once) {
   if (flags & MSG_DONTWAIT) return once(0, flags);
-  return write_all(fd, size, until, what, [&](fd_watch*, std::size_t done) { return once(done, flags | MSG_DONTWAIT); });
+  return write_all(fd, [size] { return size; }, until, what, [&](fd_watch*, std::size_t done) { return once(done, flags | MSG_DONTWAIT); });
 }
 
 // recv and its kin: with MSG_WAITALL until all is here, an end or an error.
@@ -337,13 +335,6 @@ long call_nonblocking(int fd, Call call) {
   sys::call(SYS_fcntl, fd, F_SETFL, flags);
   return result;
 }
-
-ssize_t connect_result(int fd) {
-  int error = 0;
-  socklen_t size = sizeof error;
-  const long failed = sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_ERROR, &error, &size);
-  return failed ? failed : -error;
-}
 }  // namespace
 
 int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noexcept {
@@ -372,12 +363,13 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
       pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(50));
     }
     if (result == -EINPROGRESS) {
+      // Asked again when it stirs: that also is what turns the socket from connecting to connected.
       do {
         w.clear_ready(direction::out);
         const int failed = park_on(w, direction::out, limit.until, "connect");
         if (failed) return failed == -ETIME ? limit.when_passed : failed;
-      } while (!polled_ready(fd, POLLOUT));
-      result = connect_result(fd);
+        result = call_nonblocking(fd, [&] { return sys::call(SYS_connect, fd, to, to_length); });
+      } while (result == -EINPROGRESS || result == -EALREADY);
     }
   }
   // An unconnected socket reports HUP when it is polled; that is over now.
