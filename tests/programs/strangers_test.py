@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Strangers' programs, unmodified, with and without us: what they say and how they end must be the same.
 
-Each runs bare once, then under `ringlet run` on each engine, against servers that this script starts. Compared are
-stdout, byte by byte, and the exit status; for failing cases (refused, 404, no such host) above all the status. That the
+Each runs bare once, then under `ringlet run`: alone, as a user would start it, and on each engine with a second fiber
+for company (company.cpp), since a program that is alone on its thread has its calls left to libc. The servers are
+started here. Compared are stdout, byte by byte, and the exit status; for failing cases (refused, 404, no such host) above all the status. That the
 hooks were in place at all is asked of the loader: LD_DEBUG=bindings tells which names a program bound to our object.
 
 A stranger that is known to fail is listed with the reason; when it works after all, that is a failure here, so that
@@ -24,7 +25,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import checks
 from checks import Skip, add_check, expect, expect_equal, needs, ringlet, run
 
-engines = ["uring", "epoll"]
+ways = ["alone", "uring", "epoll"]
+company = os.path.join(checks.build, "tests", "libcompany.so")
 known_failures = {}  # "name of the check": "why"
 
 scratch = checks.temporary_directory()
@@ -196,28 +198,32 @@ def start_redis(path, prefix):
 _bare = {}
 
 
-def under(engine):
-    return [ringlet, "run", "--engine", engine]
+def under(way):
+    """The words before a command's own. The second object comes after the launcher, which it is no company for."""
+    if way == "alone":
+        return [ringlet, "run"]
+    preload = os.path.join(checks.build, "hooks", "libringlet-preload.so")
+    return [ringlet, "run", "--engine", way, "env", f"LD_PRELOAD={preload}:{company}"]
 
 
-def why_no_engine(engine):
-    if engine not in _bare:
-        got = run([*under(engine), "true"])
-        _bare[engine] = "" if got.status == 0 else got.err.decode().strip()
-    return _bare[engine]
+def why_not(way):
+    if way not in _bare:
+        got = run([*under(way), "true"])
+        _bare[way] = "" if got.status == 0 else got.err.decode().strip()
+    return _bare[way]
 
 
 def compare(name, command, *, wanted=0, prepare=None, out=None, clean=None, **options):
-    """Makes a check an engine: the command's stdout and status are what they are without us; and `wanted` (a status or
+    """Makes a check for each way: the command's stdout and status are what they are without us; and `wanted` (a status or
     several), so that two equal failures do not pass for a success. `out`, too, if given. `clean` runs before each."""
 
-    def one(engine):
+    def one(way):
         if prepare:
             prepare()
         words = command() if callable(command) else command
         needs(words[0])
-        if why_no_engine(engine):
-            raise Skip(why_no_engine(engine))
+        if why_not(way):
+            raise Skip(why_not(way))
         if name not in _bare:
             if clean:
                 clean()
@@ -228,13 +234,13 @@ def compare(name, command, *, wanted=0, prepare=None, out=None, clean=None, **op
             expect_equal(bare.out[:200], out[:200], "stdout, bare")
         if clean:
             clean()
-        got = run([*under(engine), *words], **options)
+        got = run([*under(way), *words], **options)
         expect_equal(got.status, bare.status, f"exit status (stderr: {got.err[-300:]!r})")
         if got.out != bare.out:
             raise AssertionError(f"stdout differs: {len(got.out)} bytes instead of {len(bare.out)}; {got.out[:120]!r} instead of {bare.out[:120]!r}")
 
-    for engine in engines:
-        add_stranger(f"{name} ({engine})", lambda engine=engine: one(engine))
+    for way in ways:
+        add_stranger(f"{name} ({way})", lambda way=way: one(way))
 
 
 def add_stranger(name, function):
@@ -265,7 +271,7 @@ def check_bindings(name, command, names):
     def one():
         needs(command[0])
         log = os.path.join(scratch, f"bindings-{name}")
-        run([*under("epoll"), *command], env={"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": log, "LD_BIND_NOW": "1"})
+        run([*under("alone"), *command], env={"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": log, "LD_BIND_NOW": "1"})
         bound = set()
         for file in os.listdir(scratch):
             if file.startswith(f"bindings-{name}."):
@@ -283,6 +289,23 @@ check_bindings("curl", ["curl", "-s", site + "/small"], ["poll", "recv", "send",
 check_bindings("wget", ["wget", "-qO-", site + "/small"], ["read", "select", "connect", "socket"])
 check_bindings("redis-cli", ["redis-cli", "-p", "1", "ping"], ["read", "connect", "poll"])
 check_bindings("python3", script("import socket, time, select"), ["recv", "poll", "clock_nanosleep"])
+
+
+
+def check_engine(way, wanted):
+    def one():
+        if why_not(way):
+            raise Skip(why_not(way))
+        text = "import os, time; time.sleep(0.01); os.system(f'ls -l /proc/{os.getpid()}/fd')"
+        got = run([*under(way), *script(text)])
+        expect(wanted in got.out.decode(), f"after a sleep, {way}'s descriptor is not among {got.out!r}")
+        expect("anon_inode" not in run(script(text)).out.decode(), "there is one without us, too")
+
+    add_stranger(f"hooks: a sleeping python3 waits in the {way} engine", one)
+
+
+check_engine("uring", "[io_uring]")
+check_engine("epoll", "[eventpoll]")
 
 # --- the strangers ------------------------------------------------------------------------------------------------------
 
@@ -421,9 +444,9 @@ signal.signal(signal.SIGALRM, lambda *a: print('alarm'))
 signal.setitimer(signal.ITIMER_REAL, 0.1); time.sleep(0.3); print('slept')
 class Stop(Exception): pass
 def stop(*a): raise Stop
-signal.signal(signal.SIGALRM, stop); signal.setitimer(signal.ITIMER_REAL, 0.1)
+signal.signal(signal.SIGALRM, stop); signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
 try: os.read(os.pipe()[0], 1)
-except Stop: print('stopped')
+except Stop: signal.setitimer(signal.ITIMER_REAL, 0); print('stopped')
 """), out=b"alarm\nslept\nstopped\n")
 compare("python3: an exception's status is 1", script("raise SystemExit('no')"), wanted=1)
 compare("python3: death by its own signal", script("import os, signal; os.kill(os.getpid(), signal.SIGTERM)"), wanted=-15)
@@ -448,12 +471,12 @@ compare("perl: forks, pipes and selects", ["perl", "-e", "pipe(R,W); if (!fork) 
         out=b"child\n5\n")
 
 
-def redis_server_check(engine):
+def redis_server_check(way):
     needs("redis-server", "redis-cli", "redis-benchmark")
-    if why_no_engine(engine):
-        raise Skip(why_no_engine(engine))
-    path = os.path.join(scratch, f"server-{engine}.sock")
-    process, _ = start_redis(path, under(engine))
+    if why_not(way):
+        raise Skip(why_not(way))
+    path = os.path.join(scratch, f"server-{way}.sock")
+    process, _ = start_redis(path, under(way))
     got = run(["redis-benchmark", "-s", path, "-n", "5000", "-c", "20", "-P", "4", "-q", "-t", "set,get,lpush,incr"])
     expect_equal(got.status, 0, f"redis-benchmark ({got.err!r})")
     expect_equal(run(["redis-cli", "-s", path, "set", "k", "v"]).out, b"OK\n", "set")
@@ -463,15 +486,15 @@ def redis_server_check(engine):
     expect_equal(process.wait(10), 0, "the server's exit status")
 
 
-def nginx_check(engine):
+def nginx_check(way):
     nginx = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if not nginx:
         raise Skip("nginx is not installed")
     needs("curl")
-    if why_no_engine(engine):
-        raise Skip(why_no_engine(engine))
+    if why_not(way):
+        raise Skip(why_not(way))
     port = checks.free_port()
-    place = os.path.join(scratch, f"nginx-{engine}")
+    place = os.path.join(scratch, f"nginx-{way}")
     os.makedirs(os.path.join(place, "html"))
     os.chmod(scratch, 0o755)
     with open(os.path.join(place, "html", "big"), "wb") as f:
@@ -481,7 +504,7 @@ def nginx_check(engine):
         f.write(f"worker_processes 2; daemon off; pid {place}/pid; error_log {place}/error.log; events {{ worker_connections 256; }}\n"
                 f"http {{ access_log off; {temp} server {{ listen 127.0.0.1:{port}; root {place}/html; }} }}\n"
                 + ("user root;\n" if os.geteuid() == 0 else ""))
-    process = checks.serve([*under(engine), nginx, "-p", place, "-c", os.path.join(place, "nginx.conf"), "-e", os.path.join(place, "error.log")],
+    process = checks.serve([*under(way), nginx, "-p", place, "-c", os.path.join(place, "nginx.conf"), "-e", os.path.join(place, "error.log")],
                            ready=lambda: checks.port_answers(port))
     got = run(["curl", "-sS", "-Z", "--parallel-max", "10", *(word for i in range(20) for word in (f"http://127.0.0.1:{port}/big", "-o", os.path.join(place, f"got{i}")))])
     expect_equal(got.status, 0, f"curl ({got.err!r})")
@@ -493,9 +516,9 @@ def nginx_check(engine):
     expect_equal(process.wait(10), 0, "nginx's exit status")
 
 
-for engine in engines:
-    add_stranger(f"redis-server: serves twenty clients and forks ({engine})", lambda engine=engine: redis_server_check(engine))
-    add_stranger(f"nginx: serves from two worker processes ({engine})", lambda engine=engine: nginx_check(engine))
+for way in ways:
+    add_stranger(f"redis-server: serves twenty clients and forks ({way})", lambda way=way: redis_server_check(way))
+    add_stranger(f"nginx: serves from two worker processes ({way})", lambda way=way: nginx_check(way))
 
 try:
     checks.main()
