@@ -204,8 +204,14 @@ int pselect(int count, fd_set* in, fd_set* out, fd_set* odd, const timespec* tim
 namespace {
 int epoll_until(int fd, epoll_event* events, int capacity, deadline until, const sigset_t* mask) {
   if (!changes_signals(mask)) return to_libc<int>(io::epoll_wait(fd, events, capacity, until));
+  // epoll_pwait(2) that need not wait does not look at signals; ppoll(2) of nothing does.
+  const timespec at_once{};
   return ask_and_wait(
-      until, true, [&] { return real::epoll_pwait(fd, events, capacity, 0, mask); },
+      until, true,
+      [&] {
+        const int ready = real::epoll_wait(fd, events, capacity, 0);
+        return ready != 0 ? ready : real::ppoll(nullptr, 0, &at_once, mask);
+      },
       [&](deadline d) {
         const int waited = io::wait_readable(fd, d);
         return waited == -ETIMEDOUT ? 0 : waited;
