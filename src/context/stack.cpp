@@ -89,7 +89,7 @@ stack_pool::~stack_pool() {
 }
 
 void stack_pool::retire(stack_pool* pool) noexcept {
-  pool->retired_.store(true, std::memory_order_release);
+  pool->stop_reuse();
   if (pool->in_use_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete pool;
 }
 

@@ -45,7 +45,9 @@ class stack_pool {
   // A slot of at least so many bytes, guard included (0: the default). Throws no_stack.
   stack take(std::size_t bytes);
   void give_back(const stack&) noexcept;
-  // The thread ends: frees the slabs now, or when the last slot has come back (from whichever thread).
+  // The thread ends: slots are no longer kept for reuse, and may be given back on any thread.
+  void stop_reuse() noexcept { retired_.store(true, std::memory_order_release); }
+  // Then: frees the slabs now, or when the last slot has come back (from whichever thread).
   static void retire(stack_pool*) noexcept;
   std::size_t in_use() const noexcept { return in_use_.load(std::memory_order_relaxed) - 1; }
 

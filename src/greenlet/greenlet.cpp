@@ -72,24 +72,31 @@ void mark_dead(greenlet_state& g) {
 packet arrive(thread_state& t, void* message) {
   packet came = std::move(*static_cast<packet*>(message));
   greenlet_state& left = *t.previous;
-  if (left.references.load(std::memory_order_acquire) == 0 && !left.is_main) {
-    if (t.left_behind && t.left_behind != &left) t.tidy();
+  if (left.references.load(std::memory_order_acquire) == 0 && !left.is_main && !left.filed) {
+    left.filed = true;
+    left.next_dropped = t.left_behind;
     t.left_behind = &left;
   }
   return came;
 }
 
 // Where a packet for `target` really goes: past the dead to a living ancestor; one that was never started dies of an
-// exception. May turn greenlet_exit into a value on the way.
-greenlet_state* find_receiver(greenlet_state* target, packet& p) {
+// exception. Turns greenlet_exit into a value on the way, unless it is a fiber's kill.
+greenlet_state* find_receiver(greenlet_state* target, packet& p, bool exit_goes_on = false) {
   while (true) {
     if (target->phase == greenlet_phase::unstarted && p.exception) {
       mark_dead(*target);
     }
     if (target->phase != greenlet_phase::dead) return target;
-    if (p.exception && is_exit(p.exception)) p = exit_packet();
+    if (p.exception && !exit_goes_on && is_exit(p.exception)) p = exit_packet();
     target = target->parent ? target->parent : &target->thread->main;
   }
+}
+
+// A flow (a fiber, or the thread's main one) may leave its base for any greenlet, but only the hub resumes a base of
+// another flow, or one that waits: else two fibers would run on one's frames.
+bool not_ours_to_resume(const thread_state& t, const greenlet_state& g) {
+  return g.in_hub || ((g.is_fiber || g.is_main) && &g != t.base);
 }
 
 void run_body(greenlet_state& self, void* message) {
@@ -99,25 +106,30 @@ void run_body(greenlet_state& self, void* message) {
     packet first = arrive(t, message);
     result = self.body->run(first);
   } catch (const greenlet_exit&) {
-    result = exit_packet();
+    result = self.exit_goes_on ? packet{nullptr, nullptr, std::current_exception(), false} : exit_packet();
   } catch (...) {
     result = packet{nullptr, nullptr, std::current_exception(), false};
   }
   mark_dead(self);
-  greenlet_state* receiver = find_receiver(self.parent, result);
-  if (receiver->in_hub) {
-    // The parent is a fiber that waits, and only its hub may wake it; whoever ran us gets an error instead.
-    greenlet_state* caller = &t.main;
-    t.living.for_each([&](greenlet_state& g) { if (&g == self.resumed_by) caller = &g; });
-    if (self.resumed_by && self.resumed_by->is_fiber) caller = self.resumed_by;
+  greenlet_state* receiver = find_receiver(self.parent, result, self.exit_goes_on);
+  if (not_ours_to_resume(t, *receiver)) {
+    // The parent belongs to another fiber, which only the hub may resume; whoever ran us gets an error instead.
+    greenlet_state* caller = t.base;
+    t.living.for_each([&](greenlet_state& g) {
+      if (&g == self.resumed_by && g.phase == greenlet_phase::suspended && !g.in_hub) caller = &g;
+    });
     RINGLET_ASSERT(!caller->in_hub, "a greenlet ended and everybody who could take its result waits in the hub");
+    if (!self.exit_goes_on || !result.exception)
+      result = packet{nullptr, nullptr,
+                      std::make_exception_ptr(greenlet_error(
+                          "ringlet: " + name_of(self) + " ended, and its parent, " + name_of(*receiver) +
+                          ", belongs to another fiber, so its result cannot be delivered. Cure: create a greenlet in the fiber that "
+                          "switches to it, or set_parent before switching.")),
+                      false};
     receiver = caller;
-    result = packet{nullptr, nullptr,
-                    std::make_exception_ptr(greenlet_error(
-                        "ringlet: " + name_of(self) + " ended, and its parent waits in the hub, so its result cannot be delivered. "
-                        "Cure: create a greenlet in the fiber that switches to it, or set_parent before switching.")),
-                    false};
   }
+  // A kill ends the whole fiber, not only the greenlet in which it was parked.
+  if (self.exit_goes_on && result.exception && !receiver->is_fiber && !receiver->is_main) receiver->exit_goes_on = true;
   if (receiver->phase == greenlet_phase::unstarted) give_first_context(*receiver);
   receiver->resumed_by = &self;
   switch_greenlet(t, *receiver, &result);
@@ -162,7 +174,6 @@ void kill_dropped(thread_state& t, greenlet_state& g) {
   if (g.phase != greenlet_phase::dead)
     std::fprintf(stderr, "ringlet: %s was dropped and did not end on greenlet_exit; it lives on until its thread ends\n",
                  name_of(g).c_str());
-  if (t.left_behind == &g) t.left_behind = nullptr;
   if (g.references.fetch_sub(1, std::memory_order_acq_rel) == 1 && g.phase == greenlet_phase::dead) bury(g);
 }
 
@@ -174,8 +185,7 @@ void end_unreferenced(thread_state& t, greenlet_state& g) {
       mark_dead(g);
       [[fallthrough]];
     case greenlet_phase::dead:
-      if (t.left_behind == &g) t.left_behind = nullptr;
-      bury(g);
+      if (!g.filed) bury(g);
       return;
     case greenlet_phase::suspended:
       if (g.is_main || g.in_hub || g.is_fiber) return;
@@ -205,7 +215,7 @@ void bury(greenlet_state& g) noexcept {
 }
 
 void end_living(thread_state& t) noexcept {
-  for (int rounds = 0; rounds < 100 && !t.living.empty(); ++rounds) {
+  for (int rounds = 0; rounds < 10 && !t.living.empty(); ++rounds) {
     base::intrusive_list<greenlet_state, living_link> now;
     now.take_all(t.living);
     while (greenlet_state* g = now.pop_front()) {
@@ -223,12 +233,35 @@ void end_living(thread_state& t) noexcept {
       greenlet_release(std::exchange(g->parent, own_parent));
       greenlet_release(g);
     }
+    t.tidy();
+  }
+  // From here on any thread may bury what is left, so nobody may find it in a list of ours.
+  while (greenlet_state* g = t.living.pop_front()) {
+    if (g->in_hub) continue;
+    std::fprintf(stderr, "ringlet: %s did not end on greenlet_exit at its thread's end\n", name_of(*g).c_str());
+    if (g->references.load(std::memory_order_acquire) != 0) continue;
+    mark_dead(*g);
+    bury(*g);
+  }
+}
+
+// What was dropped when its thread could no longer unwind it: the memory goes, the frames' destructors do not run.
+void bury_dropped(thread_state& t) noexcept {
+  greenlet_state* g = t.dropped.exchange(nullptr, std::memory_order_seq_cst);
+  while (g) {
+    greenlet_state* next = g->next_dropped;
+    if (g->phase != greenlet_phase::dead) mark_dead(*g);
+    bury(*g);
+    g = next;
   }
 }
 
 void thread_state::tidy_slow() {
-  if (greenlet_state* g = std::exchange(left_behind, nullptr))
+  while (greenlet_state* g = left_behind) {
+    left_behind = g->next_dropped;
+    g->filed = false;
     if (g->references.load(std::memory_order_acquire) == 0) end_unreferenced(*this, *g);
+  }
   greenlet_state* g = dropped.exchange(nullptr, std::memory_order_acquire);
   while (g) {
     greenlet_state* next = g->next_dropped;
@@ -267,20 +300,24 @@ void greenlet_discard(greenlet_state* g) noexcept {
 void greenlet_retain(greenlet_state* g) noexcept { g->references.fetch_add(1, std::memory_order_relaxed); }
 
 void greenlet_release(greenlet_state* g) noexcept {
-  if (g->references.fetch_sub(1, std::memory_order_acq_rel) != 1 || g->is_main) return;
+  if (g->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (g->is_main) {
+    delete g->thread;
+    return;
+  }
   thread_state* here = thread_state::here_or_null();
   if (here == g->thread) {
     end_unreferenced(*here, *g);
-  } else if (g->thread->exited.load(std::memory_order_acquire)) {
-    // Its thread can no longer unwind it: the memory goes, the frames' destructors do not run.
-    if (g->phase != greenlet_phase::dead) mark_dead(*g);
-    bury(*g);
-  } else {
-    std::atomic<greenlet_state*>& list = g->thread->dropped;
-    g->next_dropped = list.load(std::memory_order_relaxed);
-    while (!list.compare_exchange_weak(g->next_dropped, g, std::memory_order_release)) {
-    }
+    return;
   }
+  thread_state& owner = *g->thread;
+  owner.references.fetch_add(1, std::memory_order_relaxed);  // it must outlast the look at `exited`
+  g->next_dropped = owner.dropped.load(std::memory_order_relaxed);
+  while (!owner.dropped.compare_exchange_weak(g->next_dropped, g, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+  }
+  // The owner says that it is gone and then looks at the list; we do it the other way round, so one of us sees it.
+  if (owner.exited.load(std::memory_order_seq_cst)) bury_dropped(owner);
+  drop_thread_state(owner);
 }
 
 greenlet_state* greenlet_current() {
@@ -300,11 +337,14 @@ packet greenlet_exchange(greenlet_state* target, packet sent) {
   if (receiver == &self) {
     came = std::move(sent);
   } else {
-    if (receiver->in_hub)
-      throw greenlet_error("ringlet: " + name_of(*receiver) + " waits in the hub (for I/O, time, a lock or another fiber); only "
-                           "the hub may resume it. Cure: wake it by an event or queue, or kill its fiber.");
+    if (not_ours_to_resume(t, *receiver))
+      throw greenlet_error("ringlet: " + name_of(*receiver) + (receiver->in_hub ? " waits in the hub (for I/O, time, a lock or another fiber)"
+                                                                                : " belongs to another fiber than the running one") +
+                           "; only the hub may resume it. Cure: wake it by an event or queue, or kill its fiber; create a generator in the "
+                           "fiber that uses it.");
     if (receiver->phase == greenlet_phase::unstarted) give_first_context(*receiver);
     receiver->resumed_by = &self;
+    if (sent.exception) receiver->exit_goes_on = false;
     came = arrive(t, switch_greenlet(t, *receiver, &sent));
   }
   if (came.exception) std::rethrow_exception(std::exchange(came.exception, nullptr));

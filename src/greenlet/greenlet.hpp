@@ -37,6 +37,8 @@ struct greenlet_state : living_link {
   bool is_main = false;
   bool is_fiber = false;  // the hub holds it until it is finished and resumes it itself
   bool in_hub = false;    // waits in park (or is the hub's own): only the hub may resume it
+  bool filed = false;     // in its thread's left_behind
+  bool exit_goes_on = false;  // its fiber was killed while it parked here: greenlet_exit passes on to its parent as an exception
   thread_state* thread = nullptr;
   greenlet_state* parent = nullptr;        // counted
   greenlet_state* resumed_by = nullptr;    // who switched to it last; only compared, may be gone
@@ -47,15 +49,16 @@ struct greenlet_state : living_link {
   void (*run)(greenlet_state&, void* message) = nullptr;  // its first frame; does not return
   void (*destroy)(greenlet_state&) noexcept = nullptr;    // body and block; the stack is given back afterwards
   std::uint64_t number = 0;
-  greenlet_state* next_dropped = nullptr;
+  greenlet_state* next_dropped = nullptr;  // of `dropped` or `left_behind`
 };
 
 // Everything of greenlets that belongs to a thread. Lives until the thread is gone and no greenlet of it is left.
 struct thread_state {
   greenlet_state* current = nullptr;
   greenlet_state* previous = nullptr;    // who switched away last
-  greenlet_state* left_behind = nullptr;  // ended or lost its last handle in a switch; what it sent may still be on its stack
-  greenlet_state main;
+  greenlet_state* left_behind = nullptr;  // ended or lost their last handle in a switch; what they sent may still be on their stacks
+  greenlet_state* base = nullptr;        // where the running flow began: main, or the running fiber's own greenlet
+  greenlet_state main;                   // one reference to it stands for all of `references`
   context::stack_pool* stacks = nullptr;
   base::intrusive_list<greenlet_state, living_link> living;  // begun and not dead; fibers are in their hub's list
   std::atomic<greenlet_state*> dropped{nullptr};  // last handle dropped on another thread: ours to end
@@ -66,8 +69,9 @@ struct thread_state {
   static thread_state& here();  // made on first use
   static thread_state* here_or_null() noexcept;
   // Ends what others have dropped and what the last switch has left behind.
+  bool untidy() const noexcept { return left_behind || dropped.load(std::memory_order_relaxed); }
   void tidy() {
-    if (left_behind || dropped.load(std::memory_order_relaxed)) tidy_slow();
+    if (untidy()) tidy_slow();
   }
   void tidy_slow();
 };
@@ -110,7 +114,8 @@ void drop_thread_state(thread_state&) noexcept;
 void give_first_context(greenlet_state&);
 // Takes a dead or unstarted one without handles apart and gives its stack back.
 void bury(greenlet_state&) noexcept;
-// The thread's end: unwinds what still rests on stacks of this thread.
+// The thread's end: unwinds what still rests on stacks of this thread. After it, nothing is in `living`.
 void end_living(thread_state&) noexcept;
+void bury_dropped(thread_state&) noexcept;
 
 }  // namespace ringlet::detail

@@ -18,13 +18,14 @@ struct at_thread_end {
   ~at_thread_end() {
     if (!state || sys::call(SYS_gettid) == ::getpid()) return;
     thread_state* ending = state;
-    end_living(*ending);
     ending->tidy();
-    ending->exited.store(true, std::memory_order_release);
-    ending->tidy();  // what was dropped meanwhile
+    end_living(*ending);
+    // From here on the others bury what is ours, each for himself: stacks only come back, lists are empty.
+    ending->stacks->stop_reuse();
+    ending->exited.store(true, std::memory_order_seq_cst);
+    bury_dropped(*ending);
     state = nullptr;
     context::stack_pool::retire(ending->stacks);
-    ending->stacks = nullptr;
     drop_thread_state(*ending);
   }
 };
@@ -41,16 +42,15 @@ thread_state& thread_state::here() {
   made->main.phase = greenlet_phase::running;
   made->main.thread = made;
   context::adopt_thread_stack(made->main.where);
-  made->current = &made->main;
+  made->current = made->base = &made->main;
   state = made;
   (void)&sentinel;  // registers the end
   return *made;
 }
 
 void drop_thread_state(thread_state& t) noexcept {
-  if (t.references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
   // A handle of a main greenlet may outlive its thread; then this stays, for it to say "dead".
-  if (t.main.references.load(std::memory_order_acquire) == 1) delete &t;
+  if (t.references.fetch_sub(1, std::memory_order_acq_rel) == 1) greenlet_release(&t.main);
 }
 
 }  // namespace ringlet::detail

@@ -20,7 +20,7 @@ using detail::wake_reason;
 namespace {
 fiber_state& checked(fiber_state* f, const char* what) {
   if (!f) throw std::logic_error(std::string("ringlet: ") + what + " on an empty fiber handle (it was default-made or moved from)");
-  if (f->hub != hub_state::here_or_null())
+  if (f->thread != detail::thread_state::here_or_null() || !hub_state::here_or_null())
     throw wrong_thread(std::string("ringlet: ") + what + " of fiber '" + f->name() +
                        "' from another thread than its own. Cure: post to its hub (ringlet::hub::here().post), or share an event or queue.");
   return *f;

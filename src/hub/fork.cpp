@@ -36,6 +36,7 @@ void hub_state::after_fork_in_child() {
   fiber_count = 0;
   timers.forget_all();
   inbox.store(nullptr, std::memory_order_relaxed);
+  senders.store(0, std::memory_order_relaxed);
   fd_waits = foreign_work = watched_fds = 0;
   for (auto forget : let_go)
     if (forget) forget(*this);
@@ -49,7 +50,9 @@ void hub_state::after_fork_in_child() {
     fibers.push_back(*running);
     fiber_count = 1;
   }
+  senders.store(0, std::memory_order_relaxed);
   main_gone = running != &main_fiber;
+  if (running) chief = running;
   for (timeout_scope* s = running ? running->scopes : nullptr; s; s = s->outer) s->rearm(*this);
 }
 

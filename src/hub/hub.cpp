@@ -59,9 +59,14 @@ void describe_stack_owner(const void* owner, char* text, std::size_t size) {
   auto* g = static_cast<const greenlet_state*>(owner);
   if (hub_of_thread && g == hub_of_thread->own)
     std::snprintf(text, size, "the hub");
-  else if (g->is_fiber)
-    std::snprintf(text, size, "fiber '%s'", static_cast<const fiber_state*>(g)->name().c_str());
-  else
+  else if (g->is_fiber) {
+    // In a signal handler, perhaps inside malloc: no string is made.
+    auto* f = static_cast<const fiber_state*>(g);
+    if (f->given_name.empty())
+      std::snprintf(text, size, "fiber 'fiber-%llu'", static_cast<unsigned long long>(f->id));
+    else
+      std::snprintf(text, size, "fiber '%s'", f->given_name.c_str());
+  } else
     std::snprintf(text, size, "greenlet %llu", static_cast<unsigned long long>(g->number));
 }
 
@@ -88,14 +93,19 @@ hub_state* hub_state::here_or_null() noexcept { return hub_of_thread; }
 
 hub_state& hub_state::here() {
   if (__builtin_expect(hub_of_thread != nullptr, 1)) return *hub_of_thread;
+  return make_here(loop::make_engine());
+}
+
+hub_state& hub_state::make_here(loop::engine_choice choice) {
+  RINGLET_ASSERT(!hub_of_thread, "a thread is given a second hub");
   thread_state& t = thread_state::here();  // first, so that it goes last
-  hub_of_thread = new hub_state(t, loop::make_engine());
+  hub_of_thread = new hub_state(t, std::move(choice));
   (void)&sentinel;
   return *hub_of_thread;
 }
 
 hub_state::hub_state(thread_state& t, loop::engine_choice choice)
-    : thread(t), engine(std::move(choice.made)), engine_reason(std::move(choice.reason)), process(::getpid()) {
+    : thread(t), engine(std::move(choice.made)), engine_reason(std::move(choice.reason)), main_fiber(*new fiber_state), process(::getpid()) {
   register_fork_handler();
   context::install_overflow_report(&describe_stack_owner, true);
   if (engine->name() == "simulated") loop::set_thread_clock(engine.get());
@@ -111,33 +121,48 @@ hub_state::hub_state(thread_state& t, loop::engine_choice choice)
   main_fiber.is_main = main_fiber.is_fiber = main_fiber.is_main_fiber = true;
   main_fiber.step = fiber_phase::running;
   main_fiber.resume_at = &t.main;
+  main_fiber.destroy = [](greenlet_state& g) noexcept { delete &static_cast<fiber_state&>(g); };
+  t.references.fetch_add(1, std::memory_order_relaxed);  // the main fiber's
+  chief = &main_fiber;
   running = &main_fiber;
 }
 
-// The thread ends: its fibers are killed and given some turns to end; what resists is left as it is.
+// The thread ends: its fibers are killed and given some turns to end; what resists is left as it is. Who ends may leave
+// new ones behind (its links), so it is done more than once.
 hub_state::~hub_state() {
-  if (running == &main_fiber && !fibers.empty()) {
+  leave_handle(*this);
+  while (senders.load(std::memory_order_acquire) != 0) sys::call(SYS_sched_yield);
+  const deadline patience = std::chrono::seconds(1);
+  for (int rounds = 0; rounds < 100 && running == &main_fiber && !fibers.empty(); ++rounds) {
     std::vector<any_fiber> all;
     fibers.for_each([&](fiber_state& f) {
       greenlet_retain(&f);
       all.push_back(fiber_access::adopt(&f));
     });
     try {
-      if (!killall(all, std::chrono::seconds(1)))
-        std::fprintf(stderr, "ringlet: a thread ended while fibers of its hub would not:\n%s", describe_all(*this).c_str());
+      if (killall(all, patience)) continue;
+      std::fprintf(stderr, "ringlet: a thread ended while fibers of its hub would not:\n%s", describe_all(*this).c_str());
     } catch (...) {
     }
+    break;
   }
+  // A waker on another thread may have given us its message and not yet be out of send().
+  while (senders.load(std::memory_order_acquire) != 0) sys::call(SYS_sched_yield);
+  drop_messages();
   for (auto forget : let_go)
     if (forget) forget(*this);
   if (engine->name() == "simulated") loop::set_thread_clock(nullptr);
-  leave_handle(*this);
   running = nullptr;
+  thread.base = &thread.main;
   hub_of_thread = nullptr;
   if (fibers.empty()) {
     own->phase = greenlet_phase::dead;
     bury(*own);
   }
+  main_fiber.step = fiber_phase::finished;
+  main_fiber.phase = greenlet_phase::dead;
+  main_fiber.is_main = false;  // from now on an ordinary dead one
+  greenlet_release(&main_fiber);
 }
 
 // --- waiting ---------------------------------------------------------------------------------------------------------
@@ -145,7 +170,7 @@ hub_state::~hub_state() {
 wake_reason hub_state::wait(waiter& w, deadline until) {
   RINGLET_ASSERT(can_park(), "something waits on the hub's own stack");
   fiber_state& self = *running;
-  w.fiber = &self;
+  if (w.fiber != &self) w.fiber = &self;  // no write where another thread may already read
   w.reason = wake_reason::none;
   if (w.interruptible && interrupted() && (!w.withdraw || w.withdraw(w))) return w.reason = wake_reason::interrupted;
 
@@ -227,10 +252,15 @@ void hub_state::switch_away() {
   ++switches;
   io_streak = 0;
   stack.in_hub = true;
-  running = next;
+  run_as(next);
   switch_greenlet(thread, next ? *next->resume_at : *own, nullptr);
   stack.in_hub = false;
   landed();
+}
+
+inline void hub_state::run_as(fiber_state* f) noexcept {
+  running = f;
+  thread.base = !f ? own : f->is_main_fiber ? &thread.main : f;
 }
 
 // After every switch by the hub: lets go of a fiber that ended just before.
@@ -257,11 +287,12 @@ void hub_state::run_turns() {
     if (timers.size() > 0) timers.expire(turn_time);
     // 6 messages from other threads
     deliver_messages();
-    thread.tidy();
+    // Whose unwinding may wait, so not on this stack.
+    if (thread.untidy()) unwind_dropped();
     // 1 run those that are ready
     budget = std::clamp<std::size_t>(ready_count, least_budget, most_budget);
     if (fiber_state* next = take_next()) {
-      running = next;
+      run_as(next);
       ++switches;
       switch_greenlet(thread, *next->resume_at, nullptr);
       landed();
@@ -269,11 +300,30 @@ void hub_state::run_turns() {
   }
 }
 
+void hub_state::unwind_dropped() noexcept {
+  try {
+    spawn({.name = "unwinds dropped greenlets"}, [t = &thread] { t->tidy(); });
+  } catch (const std::exception&) {  // no stack now: the thread's next use of greenlets does it
+  }
+}
+
 void hub_state::send(message& m) {
+  senders.fetch_add(1, std::memory_order_relaxed);  // who sends knows that we live until its message has arrived
+  senders.fetch_add(1, std::memory_order_acq_rel);
   m.next = inbox.load(std::memory_order_relaxed);
   while (!inbox.compare_exchange_weak(m.next, &m, std::memory_order_seq_cst, std::memory_order_relaxed)) {
   }
   engine->wake();
+  senders.fetch_sub(1, std::memory_order_release);
+}
+
+void hub_state::drop_messages() noexcept {
+  message* m = inbox.exchange(nullptr, std::memory_order_acquire);
+  while (m) {
+    message* next = m->next;
+    if (m->drop) m->drop(*m);
+    m = next;
+  }
 }
 
 void hub_state::deliver_messages() {
@@ -306,17 +356,17 @@ void hub_state::tell_of_signal() {
 
 // Nobody is ready; can anybody ever be? If surely not, the main fiber is told; where it cannot be told, stderr is.
 void hub_state::look_for_deadlock() {
-  if (timers.size() || engine->operations_in_flight() || fd_waits || foreign_work || handle || deadlock_reported ||
+  if (timers.size() || engine->operations_in_flight() || fd_waits || foreign_work || handle.load(std::memory_order_relaxed) || deadlock_reported ||
       inbox.load(std::memory_order_relaxed))
     return;
   if (foreign_threads_exist()) return;
-  waiter* w = main_fiber.waiting;
+  waiter* w = chief->waiting;
   std::string text = "ringlet: deadlock: this operation would block forever. Nothing is left that could wake the main fiber: no "
                      "timer, no I/O, no other thread. Likely cause: everybody waits for an event, lock, queue or fiber that "
                      "nobody is left to set, release, fill or end. The fibers:\n" +
                      describe_all(*this);
   if (w && w->interruptible && (!w->withdraw || w->withdraw(*w))) {
-    main_fiber.kill_pending = std::make_exception_ptr(deadlock_error(text));
+    chief->kill_pending = std::make_exception_ptr(deadlock_error(text));
     wake(*w, wake_reason::interrupted);
   } else {
     deadlock_reported = true;
@@ -348,7 +398,7 @@ struct fiber_entry {
     // Leaves for good: the reference that the hub held goes when the next one has landed.
     hub.just_finished = &self;
     fiber_state* next = hub.take_next();
-    hub.running = next;
+    hub.run_as(next);
     ++hub.switches;
     switch_greenlet(hub.thread, next ? *next->resume_at : *hub.own, nullptr);
     RINGLET_ASSERT(false, "a finished fiber was resumed");
@@ -363,7 +413,7 @@ struct fiber_entry {
 };
 
 fiber_state* hub_state::create(const spawn_options& how, std::size_t body_size, std::size_t body_alignment) {
-  thread.tidy();
+  if (can_park()) thread.tidy();
   auto* f = make_on_stack<fiber_state>(thread, body_size, body_alignment, how.stack_size_bytes);
   f->is_fiber = true;
   f->hub = this;
@@ -421,7 +471,10 @@ bool hub_state::interrupted() const noexcept {
 }
 
 void hub_state::throw_interrupt() {
-  if (running->kill_pending) std::rethrow_exception(std::exchange(running->kill_pending, nullptr));
+  if (running->kill_pending) {
+    if (thread.current != thread.base) thread.current->exit_goes_on = true;
+    std::rethrow_exception(std::exchange(running->kill_pending, nullptr));
+  }
   timeout_scope* fired = timeout_scope::first_fired(running->scopes);
   RINGLET_ASSERT(fired, "a wait was interrupted by nothing");
   fired->raise();

@@ -90,7 +90,8 @@ struct RINGLET_SHOWN hub_state {
   unsigned io_streak = 0;  // calls that succeeded at once since the last switch
   base::intrusive_list<fiber_state, all_link> fibers;  // unfinished ones, main not among them
   std::size_t fiber_count = 0;
-  fiber_state main_fiber;
+  fiber_state& main_fiber;        // on the heap: handles of it may outlive the hub
+  fiber_state* chief = nullptr;   // who is told of a deadlock: main, or in a child the fiber that forked
   greenlet_state* own = nullptr;  // the hub's own greenlet
   clock::time_point turn_time{};
   std::uint64_t switches = 0;
@@ -105,12 +106,16 @@ struct RINGLET_SHOWN hub_state {
   bool main_gone = false;  // in a child that another fiber than the main one has forked
   int process = 0;
   std::atomic<message*> inbox{nullptr};
-  void* handle = nullptr;  // what other threads hold of us, if they do
+  std::atomic<unsigned> senders{0};  // threads inside send(): what they sent may already have ended our thread
+  std::atomic<unsigned> senders{0};     // other threads inside send(): the hub must not go under them
+  std::atomic<void*> handle{nullptr};   // what other threads hold of us, if they do
 
   explicit hub_state(thread_state&, loop::engine_choice);
   ~hub_state();
   static hub_state& here();  // made on first use; throws std::runtime_error if no engine can be made
   static hub_state* here_or_null() noexcept;
+  // For tests: gives this thread, which has none, a hub on this engine.
+  static hub_state& make_here(loop::engine_choice);
   // On a fiber, not on the hub's own stack: parking is possible.
   bool can_park() const noexcept { return running != nullptr; }
 
@@ -133,15 +138,18 @@ struct RINGLET_SHOWN hub_state {
   void finish_unstarted(fiber_state&, std::exception_ptr reason);
   void send(message&);  // any thread: delivered in this hub's next turn
   void deliver_messages();
+  void drop_messages() noexcept;
   void after_fork_in_child();
 
  private:
   friend struct fiber_entry;
   void make_ready(fiber_state&);
   void switch_away();
+  void run_as(fiber_state*) noexcept;
   fiber_state* take_next();
   void landed();
   void run_turns();
+  void unwind_dropped() noexcept;
   void look_for_deadlock();
   void tell_of_signal();
   void conclude(fiber_state&);

@@ -35,8 +35,8 @@ void deliver_posted(detail::message& m) {
 
 handle::shared::~shared() {
   base::lock_guard hold(handles_lock);
-  if (!hub || hub->handle != this) return;
-  hub->handle = nullptr;
+  if (!hub || hub->handle.load(std::memory_order_relaxed) != this) return;
+  hub->handle.store(nullptr, std::memory_order_relaxed);
   hub->engine->wake();  // it may have nothing left to wait for
 }
 
@@ -44,11 +44,11 @@ handle here() {
   auto& h = detail::hub_state::here();
   base::lock_guard hold(handles_lock);
   handle result;
-  if (h.handle) result.shared_ = static_cast<handle::shared*>(h.handle)->self.lock();
+  if (void* known = h.handle.load(std::memory_order_relaxed)) result.shared_ = static_cast<handle::shared*>(known)->self.lock();
   if (!result.shared_) {
     result.shared_ = std::make_shared<handle::shared>(&h);
     result.shared_->self = result.shared_;
-    h.handle = result.shared_.get();
+    h.handle.store(result.shared_.get(), std::memory_order_relaxed);
   }
   return result;
 }
@@ -57,6 +57,7 @@ bool handle::post(std::function<void()> f) const {
   if (!shared_) return false;
   auto made = std::make_unique<posted>();
   made->deliver = &deliver_posted;
+  made->drop = [](detail::message& m) { delete static_cast<posted*>(&m); };
   made->call = std::move(f);
   base::lock_guard hold(handles_lock);
   if (!shared_->hub) return false;
@@ -67,8 +68,7 @@ bool handle::post(std::function<void()> f) const {
 struct handle_access {
   static void leave(detail::hub_state& h) {
     base::lock_guard hold(handles_lock);
-    if (h.handle) static_cast<handle::shared*>(h.handle)->hub = nullptr;
-    h.handle = nullptr;
+    if (void* known = h.handle.exchange(nullptr, std::memory_order_relaxed)) static_cast<handle::shared*>(known)->hub = nullptr;
   }
 };
 

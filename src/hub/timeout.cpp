@@ -15,6 +15,7 @@ std::atomic<std::uint64_t> next_id{1};
 
 timeout::timeout(deadline until) : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {
   static_assert(sizeof(impl) <= sizeof storage_);
+  detail::require_can_park("a timeout scope");
   auto& hub = detail::hub_state::here();
   auto* s = ::new (storage_) impl;
   s->face = this;
@@ -47,8 +48,10 @@ bool timeout::pending() const noexcept {
 bool timeout::expired() const noexcept { return reinterpret_cast<const impl*>(storage_)->fired; }
 void timeout::cancel() noexcept {
   auto* s = reinterpret_cast<impl*>(storage_);
-  s->fiber->hub->timers.cancel(*s);
-  if (!s->fired || !s->thrown) s->cancelled = true;
+  detail::hub_state& hub = *s->fiber->hub;
+  hub.timers.cancel(*s);
+  // One that has fired is on its way to its fiber already; only that fiber itself can still ignore it.
+  if (!s->fired || (!s->thrown && s->fiber == hub.running)) s->cancelled = true;
 }
 
 }  // namespace ringlet

@@ -21,13 +21,14 @@ enum class wake_reason : std::uint8_t { none, woken, timed_out, interrupted };
 struct message {
   message* next = nullptr;
   void (*deliver)(message&) = nullptr;  // on the hub's own stack; must not wait or throw
+  void (*drop)(message&) = nullptr;     // instead, when the hub ends first; null: nothing to free
 };
 
 // What a signal handler that ran meanwhile does to the main fiber's wait, as it would to a thread's (signal(7)).
 enum class signal_effect : std::uint8_t { none, ends, ends_unless_restarted };
 
 struct waiter : base::list_link, message {
-  fiber_state* fiber = nullptr;
+  fiber_state* fiber = nullptr;  // set before another thread can find it, then constant
   wake_reason reason = wake_reason::none;
   bool interruptible = true;
   signal_effect on_signal = signal_effect::none;

@@ -25,6 +25,7 @@ int look(pollfd* fds, unsigned long count) {
 int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
+  if (h.interrupted()) return -ECANCELED;
   int found = look(fds, count);
   if (found != 0) {
     keep_fair(h);
@@ -92,6 +93,7 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
 int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) noexcept {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
+  if (h.interrupted()) return -ECANCELED;
   const auto look_at_it = [&] { return int(sys::call(SYS_epoll_pwait, epoll_fd, events, capacity, 0, nullptr, 0)); };
   int found = look_at_it();
   if (found != 0) {

@@ -144,6 +144,7 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
 template <class Size, class Attempt>
 ssize_t write_all(int fd, Size size_of_all, deadline until, const char* what, Attempt attempt) {
   hub_state& h = hub_state::here();
+  if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
   std::size_t done = 0;

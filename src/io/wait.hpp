@@ -38,6 +38,7 @@ inline void keep_fair(hub_state& h) {
 template <class Attempt>
 ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attempt attempt) {
   hub_state& h = hub_state::here();
+  if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
   if (!known || known->maybe_ready(d) || !known->is_armed(d)) {
