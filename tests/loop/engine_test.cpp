@@ -1,6 +1,7 @@
 // What an engine promises about operations, sleeping, waking and forking, over all three engines.
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -109,6 +110,48 @@ ENGINE_CASE("operation: errors are the kernel's") {
   CHECK(perform(e, write) == -EBADF);
   auto [reader, writer] = support::make_pipe();
   CHECK(perform(e, of(opcode::fsync, reader)) == -EINVAL);
+}
+
+TEST_CASE("operation: accept and connect wait in the ring") {
+  using E = uring;
+  MAKE_ENGINE(e);
+  REQUIRE(e.waits_for_sockets());
+  auto listener = support::listen_on_free_port();
+  operation accept = of(opcode::accept, listener.socket);
+  sockaddr_in from{};
+  unsigned from_length = sizeof from;
+  accept.address = reinterpret_cast<sockaddr*>(&from);
+  accept.address_length = &from_length;
+  accept.flags = SOCK_CLOEXEC;
+  result_of accepted;
+  e.start(accept, accepted);
+  settle(e);
+  CHECK_FALSE(accepted.done);
+
+  support::fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in to{};
+  unsigned to_length = sizeof to;
+  REQUIRE(::getsockname(listener.socket, reinterpret_cast<sockaddr*>(&to), &to_length) == 0);
+  operation connect = of(opcode::connect, client);
+  connect.address = reinterpret_cast<sockaddr*>(&to);
+  connect.address_length = &to_length;
+  CHECK(perform(e, connect) == 0);
+  REQUIRE(turn_until(e, [&] { return accepted.done; }));
+  support::fd server(accepted.result);
+  CHECK(server.get() >= 0);
+  CHECK(from.sin_family == AF_INET);
+  CHECK(from_length == sizeof from);
+
+  result_of cancelled;
+  e.start(accept, cancelled);
+  e.wait(passed);
+  e.cancel(cancelled);
+  REQUIRE(turn_until(e, [&] { return cancelled.done; }));
+  CHECK(cancelled.result == -ECANCELED);
+  listener.socket.reset();
+  client = support::fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  connect.fd = client;
+  CHECK(perform(e, connect) == -ECONNREFUSED);
 }
 
 ENGINE_CASE("operation: three hundred at once each complete once") {
