@@ -37,7 +37,8 @@ descriptors::descriptors(std::size_t wanted, std::size_t per_fiber) : fibers_(wa
 
 void descriptors::make_thrifty(void* handle) {
   // libcurl makes the wake-up pair with its private multi handle, in the first transfer, before it looks at the URL. No
-  // fiber switch can happen inside: the transfer fails before it waits for anything.
+  // fiber switch can happen inside: the transfer fails before it waits for anything. (A helper thread that looks up a name
+  // in this very moment may fail; that is an error that may pass, and is tried again.)
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   const rlimit none{0, limit.rlim_max};
