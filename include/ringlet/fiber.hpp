@@ -85,13 +85,16 @@ struct typed_body final : body {
   template <class G>
   explicit typed_body(std::in_place_t, G&& f) : function(std::in_place, std::forward<G>(f)) {}
   void run() override {
+    struct at_end {  // what it captured goes with the run, not with the last handle, even if it throws
+      std::optional<F>& function;
+      ~at_end() { function.reset(); }
+    } forget{function};
     if constexpr (std::is_void_v<R>)
       (*function)();
     else if constexpr (std::is_reference_v<R>)
       value = std::addressof((*function)());
     else
       value.emplace((*function)());
-    function.reset();  // what it captured goes with the run, not with the last handle
   }
   void* result() noexcept override {
     if constexpr (std::is_void_v<R>)

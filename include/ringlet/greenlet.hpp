@@ -134,13 +134,15 @@ struct typed_greenlet_body final : greenlet_body {
   template <class G>
   explicit typed_greenlet_body(std::in_place_t, G&& f) : function(std::in_place, std::forward<G>(f)) {}
   packet run(packet& first) override {
+    struct at_end {  // what it captured goes with the run, not with the last handle, even if it throws
+      std::optional<F>& function;
+      ~at_end() { function.reset(); }
+    } forget{function};
     if constexpr (std::is_void_v<R>) {
       call(first);
-      function.reset();
       return {};
     } else {
       value.emplace(call(first));
-      function.reset();
       return packet{&*value, &typeid(R), nullptr, false};
     }
   }

@@ -28,6 +28,7 @@ class queue {
   explicit queue(std::size_t capacity = unbounded) : capacity_(capacity) {
     if (capacity == 0) throw std::invalid_argument("ringlet: a queue's capacity must be at least 1");
   }
+  ~queue() { std::lock_guard hold(getters_); }  // another thread whose put we have received may not have left yet
 
   // Puts the item in, waiting while the queue is full. False: the deadline passed first, and the item was not moved from.
   bool put(T&& item, deadline until = never) { return put_from(item, until); }

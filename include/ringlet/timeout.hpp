@@ -42,7 +42,7 @@ class RINGLET_EXPORT timeout {
   bool pending() const noexcept;
   // Its time ran out (whether or not the fiber has noticed).
   bool expired() const noexcept;
-  // Ends it early; what has not been thrown never will be.
+  // Ends it early; what has not been thrown never will be (unless another fiber cancels what has already expired).
   void cancel() noexcept;
   std::uint64_t id() const noexcept { return id_; }
 

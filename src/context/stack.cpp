@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string_view>
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
@@ -67,12 +68,19 @@ struct slab_registry {
   }
 };
 
-guard_kind guards() noexcept {
+guard_kind guards() {
   static const guard_kind kind = [] {
+    // For tests, and where guard regions are to be suspected: RINGLET_GUARDS=mprotect.
+    const char* variable = std::getenv("RINGLET_GUARDS");
+    const std::string_view asked = variable ? variable : "";
+    if (asked == "mprotect") return guard_kind::mprotect;
+    if (!asked.empty() && asked != "auto" && asked != "regions")
+      throw std::runtime_error("ringlet: RINGLET_GUARDS=" + std::string(asked) + " is no kind of guard; allowed are auto, regions (Linux 6.13) and mprotect.");
     void* probe = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (probe == MAP_FAILED) return guard_kind::mprotect;
     const bool works = advise(probe, page, MADV_GUARD_INSTALL) == 0;
     ::munmap(probe, page);
+    if (!works && asked == "regions") throw std::runtime_error("ringlet: RINGLET_GUARDS=regions, but this kernel has no guard regions (Linux 6.13 has).");
     return works ? guard_kind::regions : guard_kind::mprotect;
   }();
   return kind;
@@ -139,7 +147,7 @@ stack stack_pool::take(std::size_t bytes) {
     if (failed)
       throw no_stack("ringlet: no guard for another fiber stack (" + std::string(std::strerror(int(-failed))) + "). " +
                      (guards() == guard_kind::mprotect
-                          ? "This kernel has no guard regions (Linux 6.13 has): each guarded stack costs two mappings, and "
+                          ? "Without guard regions (Linux 6.13 has them, unless RINGLET_GUARDS=mprotect) each guarded stack costs two mappings, and "
                             "vm.max_map_count (65530 by default) allows about 32,700. Cure: sysctl vm.max_map_count=…"
                           : "Likely cause: the process is out of memory or has called mlockall."));
     ++s.used;

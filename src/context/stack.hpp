@@ -71,7 +71,8 @@ class stack_pool {
 std::size_t configured_stack_bytes();
 
 enum class guard_kind { regions, mprotect };
-guard_kind guards() noexcept;  // probed once
+// Probed once; RINGLET_GUARDS=regions or mprotect decides instead. Throws std::runtime_error for another value.
+guard_kind guards();
 
 // The stack whose guard page holds this address, for the overflow report: its owner word, or null. Async-signal-safe.
 bool find_guard(const void* address, const void** owner, std::size_t* stride) noexcept;

@@ -209,7 +209,7 @@ void bury(greenlet_state& g) noexcept {
   context::drop_context(g.where);
   g.unlink();
   g.destroy(g);
-  if (pool) pool->give_back(memory);
+  if (memory.base) pool->give_back(memory);  // a hub's main fiber has no stack of ours
   if (parent) greenlet_release(parent);
   drop_thread_state(*t);
 }

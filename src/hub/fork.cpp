@@ -3,7 +3,8 @@
 // The other fibers' frames exist in the child's memory, too, but resuming them would do the parent's work twice (write
 // to its sockets, answer its requests). They are forgotten, not unwound: their destructors would act on shared things as
 // well. The ring must go because its memory and its files are shared with the parent. If the fiber that forked was not
-// the main one, the process ends when it ends, as it does for a thread that forked.
+// the main one, the process ends when it and those it has spawned have ended, as it does for a thread that forked; with
+// status 1, and a report, if it ended by an exception.
 
 #include "hub/fork.hpp"
 
@@ -18,13 +19,14 @@ namespace ringlet::detail {
 
 namespace {
 void in_child() {
+  unlock_handles();
   loop::offload_forget_after_fork();
   if (hub_state* h = hub_state::here_or_null()) h->after_fork_in_child();
 }
 }  // namespace
 
 void register_fork_handler() {
-  static const int once = ::pthread_atfork(nullptr, nullptr, &in_child);
+  static const int once = ::pthread_atfork(&lock_handles, &unlock_handles, &in_child);
   (void)once;
 }
 
@@ -36,10 +38,11 @@ void hub_state::after_fork_in_child() {
   fiber_count = 0;
   timers.forget_all();
   inbox.store(nullptr, std::memory_order_relaxed);
-  senders.store(0, std::memory_order_relaxed);
   fd_waits = foreign_work = watched_fds = 0;
+  forked = true;
   for (auto forget : let_go)
     if (forget) forget(*this);
+  forked = false;
   engine->abandon_after_fork();
   auto choice = loop::make_engine();
   engine = std::move(choice.made);

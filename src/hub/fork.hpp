@@ -7,6 +7,9 @@ namespace ringlet::detail {
 void register_fork_handler();
 void start_link(fiber_state& finished, link_entry&& link);
 void leave_handle(hub_state&) noexcept;  // other threads' handles of a hub that ends refer to nothing from now on
+// Around fork, so that the child does not get the lock held by a thread that it does not have.
+void lock_handles() noexcept;
+void unlock_handles() noexcept;
 }  // namespace ringlet::detail
 
 namespace ringlet {

@@ -131,7 +131,6 @@ hub_state::hub_state(thread_state& t, loop::engine_choice choice)
 // new ones behind (its links), so it is done more than once.
 hub_state::~hub_state() {
   leave_handle(*this);
-  while (senders.load(std::memory_order_acquire) != 0) sys::call(SYS_sched_yield);
   const deadline patience = std::chrono::seconds(1);
   for (int rounds = 0; rounds < 100 && running == &main_fiber && !fibers.empty(); ++rounds) {
     std::vector<any_fiber> all;
@@ -309,7 +308,6 @@ void hub_state::unwind_dropped() noexcept {
 
 void hub_state::send(message& m) {
   senders.fetch_add(1, std::memory_order_relaxed);  // who sends knows that we live until its message has arrived
-  senders.fetch_add(1, std::memory_order_acq_rel);
   m.next = inbox.load(std::memory_order_relaxed);
   while (!inbox.compare_exchange_weak(m.next, &m, std::memory_order_seq_cst, std::memory_order_relaxed)) {
   }
@@ -394,7 +392,13 @@ struct fiber_entry {
     }
     self.phase = greenlet_phase::dead;
     hub.conclude(self);
-    if (hub.main_gone && hub.fiber_count == 0) std::exit(0);
+    if (hub.main_gone) {
+      if (&self == hub.chief && self.error) {
+        report_unseen_error(self);
+        hub.exit_status = 1;
+      }
+      if (hub.fiber_count == 0) std::exit(hub.exit_status);
+    }
     // Leaves for good: the reference that the hub held goes when the next one has landed.
     hub.just_finished = &self;
     fiber_state* next = hub.take_next();

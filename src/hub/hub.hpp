@@ -104,9 +104,10 @@ struct RINGLET_SHOWN hub_state {
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   bool deadlock_reported = false;
   bool main_gone = false;  // in a child that another fiber than the main one has forked
+  bool forked = false;     // true while a forked child lets go of what its parent had
+  int exit_status = 0;     // of such a child: 1 if the fiber that forked has failed
   int process = 0;
   std::atomic<message*> inbox{nullptr};
-  std::atomic<unsigned> senders{0};  // threads inside send(): what they sent may already have ended our thread
   std::atomic<unsigned> senders{0};     // other threads inside send(): the hub must not go under them
   std::atomic<void*> handle{nullptr};   // what other threads hold of us, if they do
 

@@ -76,4 +76,6 @@ struct handle_access {
 
 namespace ringlet::detail {
 void leave_handle(hub_state& h) noexcept { hub::handle_access::leave(h); }
+void lock_handles() noexcept { hub::handles_lock.acquire(); }
+void unlock_handles() noexcept { hub::handles_lock.release(); }
 }  // namespace ringlet::detail
