@@ -84,7 +84,8 @@ class trace {
     return f();
   }
 
-  // Runs f in a thread (bare) or a fiber (hooked) as soon as the caller waits; at the latest in join().
+  // Runs f in a thread (bare) or a fiber (hooked) as soon as the caller waits; at the latest in join(). A case whose
+  // locals f still uses when the caller goes on must call join() itself.
   void meanwhile(std::function<void()> f);
   // Waits for all of these.
   void join();

@@ -50,9 +50,8 @@ void alive(trace& t, const char* what, int fd) {
 CONFORMANCE("socket and its sisters: flags and errors", "socket socketpair pipe pipe2 eventfd") {
   alive(t, "socket", ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   t.did("bad family", ::socket(999, SOCK_STREAM, 0));
-  int both[2] = {-7, -7};
+  int both[2];
   t.did("bad pair", ::socketpair(AF_INET, SOCK_STREAM, 0, both));
-  t.saw("untouched", both[0]);
   t.did("pipe", ::pipe(both));
   alive(t, "a", both[0]);
   alive(t, "b", both[1]);
