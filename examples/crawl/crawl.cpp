@@ -45,11 +45,16 @@ void crawler::work() {
 }
 
 bool crawler::visit(const item& what, fetcher& web) {
-  if (!wanted_.ignore_robots && !rules_of(what.where, web).allows(what.where.target())) {
-    page forbidden;
-    forbidden.error = "robots";
-    report_.add(what, forbidden, 0, {}, {});
-    return false;
+  if (!wanted_.ignore_robots) {
+    const site& asked = site_of(what.where, web);
+    if (!asked.rules.allows(what.where.target())) {
+      page forbidden;
+      forbidden.error = "robots";
+      forbidden.message = asked.unreadable.empty() ? "robots.txt forbids it"
+                                                   : "robots.txt could not be read, which forbids all: " + asked.unreadable;
+      report_.add(what, forbidden, 0, {}, {});
+      return false;
+    }
   }
   page got = web.get(what.where, wanted_.discover);
 
@@ -83,11 +88,11 @@ bool crawler::visit(const item& what, fetcher& web) {
   return true;
 }
 
-const robots& crawler::rules_of(const url& where, fetcher& web) {
+const crawler::site& crawler::site_of(const url& where, fetcher& web) {
   auto& slot = sites_[where.origin()];
   if (slot) {
     slot->known.wait();
-    return slot->rules;
+    return *slot;
   }
   slot = std::make_unique<site>();
   site& asked = *slot;  // the map may grow, and slot move, while we wait
@@ -109,11 +114,13 @@ const robots& crawler::rules_of(const url& where, fetcher& web) {
       asked.rules = robots::allow_all();  // as unavailable as a missing file, says RFC 9309
     } else if (got.status >= 400 && got.status < 500) {
       asked.rules = robots::allow_all();
+    } else {
+      asked.unreadable = got.error + (got.message.empty() ? ", status " + std::to_string(got.status) : ": " + got.message);
     }
     break;
   }
   asked.known.set();
-  return asked.rules;
+  return asked;
 }
 
 bool crawler::in_scope(const url& where) const {

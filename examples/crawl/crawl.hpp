@@ -39,12 +39,14 @@ class crawler {
   struct site {
     ringlet::event known;
     robots rules;
+    std::string unreadable;  // why robots.txt could not be read; empty if it could
   };
 
   void work();
   // True: fetched (even if badly); false: robots.txt forbids it.
   bool visit(const item& what, fetcher& web);
-  const robots& rules_of(const url& where, fetcher& web);
+  // Asks for robots.txt the first time; others wait until it is known.
+  const site& site_of(const url& where, fetcher& web);
   bool in_scope(const url& where) const;
   // Adds what is in scope; true if it was new.
   bool add(item next);

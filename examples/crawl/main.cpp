@@ -89,6 +89,8 @@ int crawl_main(int argc, char** argv) {
   const bool summarised = write_summary(wanted, told);
   if (!told.output_error().empty())
     std::fprintf(stderr, "crawl: the lines could not be written: %s\n", told.output_error().c_str());
+  if (told.succeeded() == 0 && !told.first_error().empty())
+    std::fprintf(stderr, "crawl: no page was fetched well; the first error: %s\n", told.first_error().c_str());
   return summarised && told.output_error().empty() && told.succeeded() > 0 ? 0 : 1;
 }
 

@@ -57,7 +57,11 @@ void report::add(const item& what, const page& got, std::size_t new_links, const
     redirects_ += !redirect.empty() && got.error.empty();
     succeeded_ += got.error.empty();
   }
-  if (!got.error.empty()) ++errors_[got.error];
+  if (!got.error.empty()) {
+    if (errors_.empty())
+      first_error_ = what.where.text() + ": " + (got.message.empty() ? "status " + std::to_string(got.status) : got.message);
+    ++errors_[got.error];
+  }
 
   std::string line = "{\"url\":" + json_string(what.where.text());
   line += format(",\"status\":%ld,\"bytes\":%llu", got.status, static_cast<unsigned long long>(got.bytes));

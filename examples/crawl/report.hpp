@@ -41,6 +41,7 @@ class report {
   std::string summary_text() const;
   std::string summary_json() const;
   std::size_t succeeded() const { return succeeded_; }
+  const std::string& first_error() const { return first_error_; }
 
  private:
   void flush();
@@ -54,6 +55,7 @@ class report {
   const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   std::string buffer_;
   std::string output_error_;
+  std::string first_error_;
   bool closed_ = false;
   ringlet::event wake_;
   ringlet::event room_;

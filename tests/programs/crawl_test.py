@@ -340,6 +340,7 @@ def case_nobody_listens():
         equal((result.code, result.lines[0]["error"], result.lines[0]["tries"]), (1, "connect", 2), "refused")
         result = crawl(url, "-r", 0)
         equal((result.code, result.lines[0]["error"]), (1, "robots"), "robots.txt out of reach forbids all")
+        assert "robots.txt could not be read, which forbids all: connect: " in result.stderr, result.stderr
 
 
 def case_save():
