@@ -19,7 +19,9 @@
 //
 // A greenlet belongs to the thread that made it: switching from another throws wrong_thread. Handles are counted
 // references and may be dropped anywhere. Dropping the last handle of a suspended greenlet throws greenlet_exit into it
-// at once (on its own thread, at that thread's next use of greenlets), so that its locals are destroyed.
+// at once (on its own thread, at that thread's next use of greenlets), so that its locals are destroyed. Handles that
+// parent() gives do not keep a greenlet from that, nor do its children: a greenlet that has a generator in its frame, in
+// whose frame is a handle of its parent, ends when it is dropped.
 
 #include <cstddef>
 #include <exception>
@@ -65,6 +67,8 @@ RINGLET_EXPORT void greenlet_adopt_body(greenlet_state*, greenlet_body*, greenle
 RINGLET_EXPORT void greenlet_discard(greenlet_state*) noexcept;
 RINGLET_EXPORT void greenlet_retain(greenlet_state*) noexcept;
 RINGLET_EXPORT void greenlet_release(greenlet_state*) noexcept;
+RINGLET_EXPORT void greenlet_borrow(greenlet_state*) noexcept;
+RINGLET_EXPORT void greenlet_give_back(greenlet_state*) noexcept;
 RINGLET_EXPORT greenlet_state* greenlet_current();
 // Sends the packet, waits, returns what arrived; rethrows an exception that arrived.
 RINGLET_EXPORT packet greenlet_exchange(greenlet_state* target, packet sent);
@@ -184,10 +188,18 @@ class RINGLET_EXPORT greenlet {
     }
   }
 
-  greenlet(const greenlet& other) noexcept : state_(other.state_) { if (state_) detail::greenlet_retain(state_); }
-  greenlet(greenlet&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
-  greenlet& operator=(greenlet other) noexcept { std::swap(state_, other.state_); return *this; }
-  ~greenlet() { if (state_) detail::greenlet_release(state_); }
+  greenlet(const greenlet& other) noexcept : state_(other.state_), borrowed_(other.borrowed_) {
+    if (state_) borrowed_ ? detail::greenlet_borrow(state_) : detail::greenlet_retain(state_);
+  }
+  greenlet(greenlet&& other) noexcept : state_(std::exchange(other.state_, nullptr)), borrowed_(other.borrowed_) {}
+  greenlet& operator=(greenlet other) noexcept {
+    std::swap(state_, other.state_);
+    std::swap(borrowed_, other.borrowed_);
+    return *this;
+  }
+  ~greenlet() {
+    if (state_) borrowed_ ? detail::greenlet_give_back(state_) : detail::greenlet_release(state_);
+  }
 
   // The greenlet that runs on this thread.
   static greenlet current() { return greenlet(detail::greenlet_current()); }
@@ -220,7 +232,8 @@ class RINGLET_EXPORT greenlet {
     return throw_into<R>(std::make_exception_ptr(std::forward<E>(exception)));
   }
 
-  // The parent now; empty for the main greenlet. Setting: greenlet_error for a cycle, for the main greenlet and for none.
+  // The parent now; empty for the main greenlet. The handle does not keep a suspended parent from being unwound when its
+  // last other handle goes. Setting: greenlet_error for a cycle, for the main greenlet and for none.
   greenlet parent() const&;
   // The same of a temporary, which lets go of its greenlet: in `current().parent().switch_to()` the greenlet must not keep
   // itself alive by a handle on its own stack.
@@ -235,12 +248,13 @@ class RINGLET_EXPORT greenlet {
   bool dead() const noexcept;     // finished or killed
   bool started() const noexcept;  // begun and not dead (suspended or running)
   explicit operator bool() const noexcept { return started(); }
-  bool operator==(const greenlet&) const noexcept = default;
+  bool operator==(const greenlet& other) const noexcept { return state_ == other.state_; }
   std::string describe() const;  // "greenlet 5, suspended" and the like
 
  private:
-  explicit greenlet(detail::greenlet_state* adopted) noexcept : state_(adopted) {}
+  explicit greenlet(detail::greenlet_state* adopted, bool borrowed = false) noexcept : state_(adopted), borrowed_(borrowed) {}
   detail::greenlet_state* state_ = nullptr;
+  bool borrowed_ = false;  // from parent()
 };
 
 // Greenlets of the process that are not dead, main ones left out (for leak tests).

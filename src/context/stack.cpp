@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -176,11 +177,15 @@ void stack_pool::give_back(const stack& s) noexcept {
 std::size_t configured_stack_bytes() {
   const char* text = std::getenv("RINGLET_STACK_SIZE");
   if (!text || !*text) return default_stack_bytes;
-  char* end = nullptr;
-  unsigned long long value = std::strtoull(text, &end, 10);
-  if (*end == 'k' || *end == 'K') value <<= 10, ++end;
-  else if (*end == 'm' || *end == 'M') value <<= 20, ++end;
-  if (end == text || *end || value < smallest_stack_bytes || value > largest_stack_bytes)
+  std::size_t value = 0;
+  const char* const stop = text + std::strlen(text);
+  auto [end, error] = std::from_chars(text, stop, value);  // no sign, no blanks, no overflow
+  unsigned shift = 0;
+  if (end != stop && (*end == 'k' || *end == 'K')) shift = 10, ++end;
+  else if (end != stop && (*end == 'm' || *end == 'M')) shift = 20, ++end;
+  if (error != std::errc{} || value > largest_stack_bytes >> shift) end = text;
+  value <<= shift;
+  if (end != stop || value < smallest_stack_bytes || value > largest_stack_bytes)
     throw std::runtime_error(std::string("ringlet: RINGLET_STACK_SIZE=") + text +
                              " is not a stack size; give bytes from 16384 (16k) to 1073741824 (1024M)");
   return value;

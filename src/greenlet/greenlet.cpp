@@ -4,6 +4,11 @@
 // values are moved once and nothing is allocated. The one who arrives files the one who left: a dead greenlet without
 // handles, or one whose last handle went while it ran, is `left_behind` and ended at the thread's next greenlet call,
 // when its packet has surely been taken.
+//
+// A child keeps its parent's memory, and so do the handles that parent() gives, but they do not keep it from being
+// unwound: else a greenlet that has a generator in its frame would hold itself by way of it, and dropping it would do
+// nothing. Only one that the running greenlet, or one that waits in the hub, descends from is spared (is_awaited): a
+// result is on its way to it.
 
 #include "greenlet/greenlet.hpp"
 
@@ -68,11 +73,29 @@ void mark_dead(greenlet_state& g) {
   g.unlink();
 }
 
+bool has_no_handle(const greenlet_state& g) {
+  return g.references.load(std::memory_order_acquire) == g.borrows.load(std::memory_order_relaxed);
+}
+
+bool is_ancestor(const greenlet_state& g, const greenlet_state& of) {
+  for (auto* a = &of; a; a = a->parent)
+    if (a == &g) return true;
+  return false;
+}
+
+// A result is on its way to it: the running greenlet, or one that waits in the hub, descends from it.
+bool is_awaited(thread_state& t, const greenlet_state& g) {
+  if (is_ancestor(g, *t.current)) return true;
+  bool found = false;
+  t.living.for_each([&](const greenlet_state& other) { found = found || (other.in_hub && is_ancestor(g, other)); });
+  return found;
+}
+
 // First thing after a switch between greenlets: the packet, and a look at who left.
 packet arrive(thread_state& t, void* message) {
   packet came = std::move(*static_cast<packet*>(message));
   greenlet_state& left = *t.previous;
-  if (left.references.load(std::memory_order_acquire) == 0 && !left.is_main && !left.filed) {
+  if (has_no_handle(left) && !left.is_main && !left.is_fiber && !left.filed) {
     left.filed = true;
     left.next_dropped = t.left_behind;
     t.left_behind = &left;
@@ -155,10 +178,10 @@ void begin(void* message) {
 
 // The last handle of a suspended greenlet has gone: unwinds it now, as if the current one were its parent.
 void kill_dropped(thread_state& t, greenlet_state& g) {
-  g.references.store(1, std::memory_order_relaxed);
+  greenlet_retain(&g);
   greenlet_state* own_parent = g.parent;
-  g.parent = t.current;
-  greenlet_retain(t.current);
+  if (own_parent) greenlet_retain(own_parent);
+  set_parent_link(g, t.current);
   try {
     packet came = greenlet_exchange(&g, packet{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false});
     (void)came;
@@ -168,27 +191,28 @@ void kill_dropped(thread_state& t, greenlet_state& g) {
   } catch (...) {
     std::fprintf(stderr, "ringlet: %s was dropped and failed while it unwound\n", name_of(g).c_str());
   }
-  greenlet_state* lent = g.parent;
-  g.parent = own_parent;
-  greenlet_release(lent);
+  set_parent_link(g, own_parent);
+  if (own_parent) greenlet_release(own_parent);
   if (g.phase != greenlet_phase::dead)
     std::fprintf(stderr, "ringlet: %s was dropped and did not end on greenlet_exit; it lives on until its thread ends\n",
                  name_of(g).c_str());
-  if (g.references.fetch_sub(1, std::memory_order_acq_rel) == 1 && g.phase == greenlet_phase::dead) bury(g);
+  if (g.references.fetch_sub(1, std::memory_order_acq_rel) == 1 && g.phase == greenlet_phase::dead && !g.filed) bury(g);
 }
 
 // No handle is left; on the owner's thread.
 void end_unreferenced(thread_state& t, greenlet_state& g) {
+  const bool is_borrowed = g.references.load(std::memory_order_acquire) != 0;
   switch (g.phase) {
     case greenlet_phase::running: return;  // whoever it switches to files it
     case greenlet_phase::unstarted:
+      if (is_borrowed) return;  // it will be begun by what they return
       mark_dead(g);
       [[fallthrough]];
     case greenlet_phase::dead:
-      if (!g.filed) bury(g);
+      if (!is_borrowed && !g.filed) bury(g);
       return;
     case greenlet_phase::suspended:
-      if (g.is_main || g.in_hub || g.is_fiber) return;
+      if (g.is_main || g.in_hub || g.is_fiber || (is_borrowed && is_awaited(t, g))) return;
       kill_dropped(t, g);
       return;
   }
@@ -204,13 +228,12 @@ void bury(greenlet_state& g) noexcept {
   RINGLET_ASSERT(g.phase == greenlet_phase::dead, "a greenlet with frames is buried");
   context::stack memory = g.memory;
   thread_state* t = g.thread;
-  greenlet_state* parent = g.parent;
+  set_parent_link(g, nullptr);
   context::stack_pool* pool = t->stacks;
   context::drop_context(g.where);
   g.unlink();
   g.destroy(g);
   if (memory.base) pool->give_back(memory);  // a hub's main fiber has no stack of ours
-  if (parent) greenlet_release(parent);
   drop_thread_state(*t);
 }
 
@@ -222,15 +245,17 @@ void end_living(thread_state& t) noexcept {
       t.living.push_back(*g);
       if (g->phase != greenlet_phase::suspended || g->in_hub) continue;
       greenlet_retain(g);
-      greenlet_state* own_parent = std::exchange(g->parent, t.current);
-      greenlet_retain(t.current);
+      greenlet_state* own_parent = g->parent;
+      if (own_parent) greenlet_retain(own_parent);
+      set_parent_link(*g, t.current);
       try {
         packet came = greenlet_exchange(g, packet{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false});
         (void)came;
       } catch (...) {
         std::fprintf(stderr, "ringlet: %s failed while it unwound at its thread's end\n", name_of(*g).c_str());
       }
-      greenlet_release(std::exchange(g->parent, own_parent));
+      set_parent_link(*g, own_parent);
+      if (own_parent) greenlet_release(own_parent);
       greenlet_release(g);
     }
     t.tidy();
@@ -260,7 +285,7 @@ void thread_state::tidy_slow() {
   while (greenlet_state* g = left_behind) {
     left_behind = g->next_dropped;
     g->filed = false;
-    if (g->references.load(std::memory_order_acquire) == 0) end_unreferenced(*this, *g);
+    if (has_no_handle(*g)) end_unreferenced(*this, *g);
   }
   greenlet_state* g = dropped.exchange(nullptr, std::memory_order_acquire);
   while (g) {
@@ -288,8 +313,7 @@ void greenlet_adopt_body(greenlet_state* g, greenlet_body* body, greenlet_state*
   g->body = body;
   if (!parent) throw greenlet_error("ringlet: a greenlet's parent is an empty handle");
   if (parent->thread != g->thread) throw wrong_thread("ringlet: a greenlet's parent must be of the thread that makes it");
-  greenlet_retain(parent);
-  g->parent = parent;
+  set_parent_link(*g, parent);
 }
 
 void greenlet_discard(greenlet_state* g) noexcept {
@@ -297,10 +321,32 @@ void greenlet_discard(greenlet_state* g) noexcept {
   bury(*g);
 }
 
+void set_parent_link(greenlet_state& g, greenlet_state* parent) {
+  if (parent) greenlet_borrow(parent);
+  if (greenlet_state* former = std::exchange(g.parent, parent)) greenlet_give_back(former);
+}
+
+void greenlet_borrow(greenlet_state* g) noexcept {
+  greenlet_retain(g);
+  g->borrows.fetch_add(1, std::memory_order_relaxed);
+}
+
+void greenlet_give_back(greenlet_state* g) noexcept {
+  g->borrows.fetch_sub(1, std::memory_order_relaxed);
+  greenlet_release(g);
+}
+
 void greenlet_retain(greenlet_state* g) noexcept { g->references.fetch_add(1, std::memory_order_relaxed); }
 
 void greenlet_release(greenlet_state* g) noexcept {
-  if (g->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // Looked at before: afterwards it may be gone.
+  thread_state* const thread = g->thread;
+  const std::uint32_t borrows = g->borrows.load(std::memory_order_relaxed);
+  const std::uint32_t left = g->references.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  if (left != 0) {
+    if (left == borrows && thread == thread_state::here_or_null() && !g->is_fiber && !g->is_main) end_unreferenced(*thread, *g);
+    return;
+  }
   if (g->is_main) {
     delete g->thread;
     return;
@@ -366,8 +412,8 @@ using detail::greenlet_phase;
 
 greenlet greenlet::parent() const& {
   if (!state_ || !state_->parent) return {};
-  detail::greenlet_retain(state_->parent);
-  return greenlet(state_->parent);
+  detail::greenlet_borrow(state_->parent);
+  return greenlet(state_->parent, true);
 }
 
 void greenlet::set_parent(const greenlet& parent) const {
@@ -378,8 +424,7 @@ void greenlet::set_parent(const greenlet& parent) const {
     throw wrong_thread("ringlet: set_parent: parent cannot be on a different thread");
   for (auto* g = parent.state_; g; g = g->parent)
     if (g == state_) throw greenlet_error("ringlet: set_parent: cyclic parent chain");
-  detail::greenlet_retain(parent.state_);
-  detail::greenlet_release(std::exchange(state_->parent, parent.state_));
+  detail::set_parent_link(*state_, parent.state_);
 }
 
 bool greenlet::dead() const noexcept {

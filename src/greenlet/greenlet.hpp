@@ -32,7 +32,8 @@ struct living_link : base::list_link {};
 
 struct greenlet_state : living_link {
   context::context where;
-  std::atomic<std::uint32_t> references{1};
+  std::atomic<std::uint32_t> references{1};  // handles, children, and what the runtime holds
+  std::atomic<std::uint32_t> borrows{0};     // so many of them are parent links and handles that parent() gave
   greenlet_phase phase = greenlet_phase::unstarted;
   bool is_main = false;
   bool is_fiber = false;  // the hub holds it until it is finished and resumes it itself
@@ -40,7 +41,7 @@ struct greenlet_state : living_link {
   bool filed = false;     // in its thread's left_behind
   bool exit_goes_on = false;  // its fiber was killed while it parked here: greenlet_exit passes on to its parent as an exception
   thread_state* thread = nullptr;
-  greenlet_state* parent = nullptr;        // counted
+  greenlet_state* parent = nullptr;        // counted; set by set_parent_link
   greenlet_state* resumed_by = nullptr;    // who switched to it last; only compared, may be gone
   greenlet_body* body = nullptr;
   void* body_storage = nullptr;
@@ -111,6 +112,8 @@ inline void* switch_greenlet(thread_state& t, greenlet_state& target, void* mess
   return context::switch_context(self.where, target.where, message, last);
 }
 void drop_thread_state(thread_state&) noexcept;
+// The new parent is counted, the old one let go of.
+void set_parent_link(greenlet_state&, greenlet_state* parent);
 void give_first_context(greenlet_state&);
 // Takes a dead or unstarted one without handles apart and gives its stack back.
 void bury(greenlet_state&) noexcept;

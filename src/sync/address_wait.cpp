@@ -3,6 +3,7 @@
 #include <csignal>
 
 #include "base/assert.hpp"
+#include "base/sys.hpp"
 #include "hub/hub.hpp"
 
 namespace ringlet::sync {
@@ -67,8 +68,8 @@ void let_go(hub_state& h) {
   t->entry->hubs_table.store(nullptr, std::memory_order_seq_cst);
   waiting_anywhere.fetch_sub(t->entry->waiting.exchange(0, std::memory_order_relaxed), std::memory_order_relaxed);
   // Visitors stay for a few instructions; in a forked child one may have been left behind for good by the parent.
-  for (int spins = 0; t->entry->visitors.load(std::memory_order_seq_cst) != 0 && spins < 1'000'000; ++spins) {
-  }
+  if (h.forked) t->entry->visitors.store(0, std::memory_order_relaxed);
+  while (t->entry->visitors.load(std::memory_order_seq_cst) != 0) sys::call(SYS_sched_yield);
   for (auto& bucket : t->buckets) bucket.forget_all();
   delete t;
 }

@@ -46,7 +46,11 @@ struct queue_links {
   }
 };
 
-wait_queue::~wait_queue() { RINGLET_ASSERT(!first_, "an event, lock or queue is destroyed while a fiber waits for it"); }
+// Who was woken may destroy the event at once; the waker, on another thread, may still hold the lock.
+wait_queue::~wait_queue() {
+  lock();
+  RINGLET_ASSERT(!first_, "an event, lock or queue is destroyed while a fiber waits for it");
+}
 
 // The sections are a few instructions; who finds it held spins, and gives the processor away if the holder lost it.
 void wait_queue::lock() noexcept {
