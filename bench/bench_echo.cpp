@@ -11,6 +11,7 @@
 // hooks::enable(). The fiber servers' turn ends when the last one wakes the client's fiber (see "hand-over"); the raw
 // loops' when they have counted to the end.
 
+#include <csignal>
 #include <ringlet/ringlet.hpp>
 
 #include <arpa/inet.h>
@@ -431,7 +432,7 @@ void processes(transport over, std::size_t count) {
 
 int main(int argc, char** argv) {
   bench::begin(argc, argv, "bench_echo");
-  std::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGPIPE, SIG_IGN);
   rlimit files{};
   ::getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = files.rlim_max;
