@@ -153,9 +153,31 @@ read_arguments() {
   done
 }
 
+# All but the benchmarks, which prove nothing here and cost a minute to compile; --all compiles them and starts each.
+compiled_for_tests() {
+  default_tree
+  local targets
+  mapfile -t targets < <(ninja -C build -t targets all | sed -nE 's/^((src|hooks|tests|examples)\/[^:]*): [a-z_]*LINKER.*/\1/p')
+  compile build "${targets[@]}"
+}
+
+part_bench() {
+  say "Benchmarks"
+  local program name
+  if ! compile build; then
+    one fail bench "does not build (see build/logs/compile.log)"
+    return 0
+  fi
+  for program in build/bench/bench_*; do
+    if [[ ! -f $program || ! -x $program ]]; then continue; fi
+    name=${program##*/}
+    if timeout -k 10 120 "$program" --quick >"build/logs/$name.log" 2>&1; then one pass; else one fail "$name" "--quick ended with status $? (in build/logs/$name.log)"; fi
+  done
+}
+
 run_plan() {
   read_arguments "$@"
-  if ! (compiled); then
+  if ! (compiled_for_tests); then
     one fail build "the tree does not build"
     summary
   fi
@@ -169,6 +191,7 @@ run_plan() {
     part_asan
     part_tsan
     part_valgrind
+    if $all; then part_bench; fi
   fi
   summary
 }
@@ -177,7 +200,7 @@ run_only() { # run_only PART [NAME]
   local part=$1
   shift
   read_arguments "$@"
-  if [[ $part == valgrind ]]; then compiled || exit 1; fi
+  if [[ $part == valgrind ]]; then compiled_for_tests || exit 1; fi
   "part_$part"
   summary
 }
