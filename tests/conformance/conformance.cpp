@@ -178,6 +178,15 @@ ends trace::tcp() {
   return {a, b};
 }
 
+void* nowhere() {
+  static char* volatile p = nullptr;
+  return p + 8;
+}
+int opaque(int n) {
+  static volatile int none = 0;
+  return n + none;
+}
+
 registered::registered(const char*, const char* which) {
   ++cases;
   std::istringstream words(which);

@@ -117,6 +117,10 @@ class trace {
   std::vector<int> owned_;
 };
 
+// A pointer to nothing, and a number, that the compiler cannot see through: it would warn of what is tried on purpose.
+void* nowhere();
+int opaque(int);
+
 using case_function = void (*)(trace&);
 enum class place { fiber, main_fiber };
 

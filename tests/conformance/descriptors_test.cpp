@@ -325,7 +325,7 @@ CONFORMANCE("pread and pwrite: at a place, and refused on pipes", "pread pwrite"
   t.did("pipe", ::pread(p.a, buffer, 1, 0));
   t.did("pipe", ::pwrite(p.b, buffer, 1, 0));
   t.did("bad fd", ::pread(-1, buffer, 1, 0));
-  t.did("bad buffer", ::pread(file.fd, reinterpret_cast<void*>(8), 1, 0));
+  t.did("bad buffer", ::pread(file.fd, conformance::nowhere(), 1, 0));
 }
 
 CONFORMANCE("read and write: a file's own position", "read write readv writev") {

@@ -136,12 +136,12 @@ CONFORMANCE("read: the writing end is EBADF", "read") {
 CONFORMANCE("read: a bad buffer is EFAULT", "read write recv send") {
   auto p = t.pipe();
   ::write(p.b, "x", 1);
-  t.did("read", ::read(p.a, reinterpret_cast<void*>(8), 1));
-  t.did("write", ::write(p.b, reinterpret_cast<void*>(8), 1));
+  t.did("read", ::read(p.a, conformance::nowhere(), 1));
+  t.did("write", ::write(p.b, conformance::nowhere(), 1));
   auto s = t.stream();
   ::write(s.b, "x", 1);
-  t.did("recv", ::recv(s.a, reinterpret_cast<void*>(8), 1, 0));
-  t.did("send", ::send(s.a, reinterpret_cast<void*>(8), 1, 0));
+  t.did("recv", ::recv(s.a, conformance::nowhere(), 1, 0));
+  t.did("send", ::send(s.a, conformance::nowhere(), 1, 0));
 }
 
 CONFORMANCE("read: a directory is EISDIR", "read open") {
@@ -218,10 +218,10 @@ CONFORMANCE("readv: wrong counts are EINVAL", "readv writev") {
   auto p = t.pipe();
   char a[1];
   iovec one{a, 1};
-  t.did("readv -1", ::readv(p.a, &one, -1));
-  t.did("readv 1025", ::readv(p.a, &one, 1025));
+  t.did("readv -1", ::readv(p.a, &one, conformance::opaque(-1)));
+  t.did("readv 1025", ::readv(p.a, &one, conformance::opaque(1025)));
   t.did("readv 0", ::readv(p.a, &one, 0));
-  t.did("writev -1", ::writev(p.b, &one, -1));
+  t.did("writev -1", ::writev(p.b, &one, conformance::opaque(-1)));
 }
 
 CONFORMANCE("write: a big blocking write to a pipe gives the full count", "write read") {
