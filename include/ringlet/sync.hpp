@@ -34,9 +34,9 @@ class RINGLET_EXPORT wait_queue {
   bool wake_one() noexcept;
   bool empty() const noexcept { return first_ == nullptr; }
   // The first waiter's gift (what it gave to wait), or null. It stays alive until the waiter has been woken.
-  void* first_gift() const noexcept;
+  void* first_gift() noexcept;
   // The first waiter's fiber, or null.
-  const void* first_fiber() const noexcept;
+  const void* first_fiber() noexcept;
 
  private:
   friend struct queue_links;

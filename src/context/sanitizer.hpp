@@ -60,9 +60,11 @@ inline void switch_fiber(void*) {}
 
 #if RINGLET_HAVE_VALGRIND
 inline unsigned register_stack(void* low, void* high) { return VALGRIND_STACK_REGISTER(low, high); }
+inline void forget_stack(unsigned id) { VALGRIND_STACK_DEREGISTER(id); }
 inline bool under_valgrind() { return RUNNING_ON_VALGRIND != 0; }
 #else
 inline unsigned register_stack(void*, void*) { return 0; }
+inline void forget_stack(unsigned) {}
 inline bool under_valgrind() { return false; }
 #endif
 

@@ -37,6 +37,7 @@ constexpr std::size_t warm_limit = 1024;
 struct top_word {  // the last bytes of a slot
   void* next_free;
   const void* owner;
+  unsigned valgrind_id;
 };
 top_word* top_of(char* base, std::size_t stride) { return reinterpret_cast<top_word*>(base + stride) - 1; }
 
@@ -93,6 +94,8 @@ stack_pool::~stack_pool() {
   for (auto& c : classes_)
     for (slab* s = c.newest; s; s = s->older) {
       char* base = s->base.exchange(nullptr, std::memory_order_acq_rel);
+      if (sanitizer::under_valgrind())
+        for (std::size_t i = 0; i < s->used; ++i) sanitizer::forget_stack(top_of(base + i * s->stride, s->stride)->valgrind_id);
       ::munmap(base, s->bytes);
     }
 }
@@ -152,18 +155,18 @@ stack stack_pool::take(std::size_t bytes) {
                             "vm.max_map_count (65530 by default) allows about 32,700. Cure: sysctl vm.max_map_count=…"
                           : "Likely cause: the process is out of memory or has called mlockall."));
     ++s.used;
-    sanitizer::register_stack(got.low(), got.base + stride);
+    if (sanitizer::under_valgrind()) top_of(got.base, stride)->valgrind_id = sanitizer::register_stack(got.low(), got.base + stride);
   }
   in_use_.fetch_add(1, std::memory_order_relaxed);
   return got;
 }
 
 void stack_pool::give_back(const stack& s) noexcept {
+  sanitizer::clean_stack(s.low(), s.stride - page);  // what is mapped here next begins clean, too
   if (retired_.load(std::memory_order_acquire)) {
     if (in_use_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
     return;
   }
-  sanitizer::clean_stack(s.low(), s.stride - page);
   size_class& c = classes_[std::countr_zero(s.stride) - std::countr_zero(smallest_stack_bytes)];
   if (c.free_count >= warm_limit) advise(s.low(), s.stride - 2 * page, MADV_DONTNEED);
   top_word* top = top_of(s.base, s.stride);

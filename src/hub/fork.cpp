@@ -2,7 +2,8 @@
 //
 // The other fibers' frames exist in the child's memory, too, but resuming them would do the parent's work twice (write
 // to its sockets, answer its requests). They are forgotten, not unwound: their destructors would act on shared things as
-// well. The ring must go because its memory and its files are shared with the parent. If the fiber that forked was not
+// well. Those of them that wait for something the child still uses (a lock, a queue, the end of the fiber that forked) are
+// passed over there: see fiber_state::is_ghost. The ring must go because its memory and its files are shared with the parent. If the fiber that forked was not
 // the main one, the process ends when it and those it has spawned have ended, as it does for a thread that forked; with
 // status 1, and a report, if it ended by an exception.
 
@@ -20,6 +21,7 @@ namespace ringlet::detail {
 namespace {
 void in_child() {
   unlock_handles();
+  fork_generation.fetch_add(1, std::memory_order_relaxed);
   loop::offload_forget_after_fork();
   if (hub_state* h = hub_state::here_or_null()) h->after_fork_in_child();
 }
@@ -40,8 +42,8 @@ void hub_state::after_fork_in_child() {
   inbox.store(nullptr, std::memory_order_relaxed);
   fd_waits = foreign_work = watched_fds = 0;
   forked = true;
-  for (auto forget : let_go)
-    if (forget) forget(*this);
+  for (auto& each : let_go)
+    if (auto forget = std::exchange(each, nullptr)) forget(*this);
   forked = false;
   engine->abandon_after_fork();
   auto choice = loop::make_engine();
@@ -52,6 +54,11 @@ void hub_state::after_fork_in_child() {
     static_cast<all_link&>(*running) = all_link{};
     fibers.push_back(*running);
     fiber_count = 1;
+  }
+  if (running) {
+    running->generation = fork_generation.load(std::memory_order_relaxed);
+    running->listeners.forget_all();
+    delete std::exchange(running->links, nullptr);
   }
   senders.store(0, std::memory_order_relaxed);
   main_gone = running != &main_fiber;

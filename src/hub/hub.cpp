@@ -224,6 +224,7 @@ void hub_state::yield() {
 // --- who runs next ---------------------------------------------------------------------------------------------------
 
 void hub_state::make_ready(fiber_state& f) {
+  if (__builtin_expect(f.is_ghost(), 0)) return;
   RINGLET_ASSERT(f.step == fiber_phase::parked, "a fiber is readied that does not wait");
   f.step = fiber_phase::ready;
   ready_fibers.push_back(f);

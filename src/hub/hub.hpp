@@ -35,6 +35,10 @@ namespace ringlet::detail {
 struct hub_state;
 struct timeout_scope;
 
+// Counts the forks between the first process and this one. A fiber of an older count is a ghost: its frames are in this
+// process's memory, and nobody may resume them.
+inline std::atomic<unsigned> fork_generation{0};
+
 enum class fiber_phase : std::uint8_t { delayed, scheduled, ready, running, parked, finished };
 
 struct ready_link : base::list_link {};
@@ -60,6 +64,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   greenlet_state* resume_at = nullptr;  // where it parked: itself, or a greenlet it switched to
   fiber_phase step = fiber_phase::scheduled;
   bool is_main_fiber = false;
+  unsigned generation = fork_generation.load(std::memory_order_relaxed);
   bool error_seen = false;
   bool was_exit = false;  // ended by greenlet_exit
   waiter* waiting = nullptr;
@@ -74,6 +79,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   std::uint64_t id = 0;
   std::string given_name;
 
+  bool is_ghost() const noexcept { return generation != fork_generation.load(std::memory_order_relaxed); }
   std::string name() const { return is_main_fiber ? "main" : given_name.empty() ? "fiber-" + std::to_string(id) : given_name; }
 };
 

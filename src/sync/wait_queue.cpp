@@ -44,12 +44,21 @@ struct queue_links {
       q.last_ = w.before;
     w.in_queue = false;
   }
+  // The first one who can be woken. In a forked child, those who waited in the parent are passed over.
+  static queued* first(wait_queue& q) {
+    auto* w = static_cast<queued*>(q.first_);
+    while (w && __builtin_expect(w->fiber->is_ghost(), 0)) {
+      remove(q, *w);
+      w = static_cast<queued*>(q.first_);
+    }
+    return w;
+  }
 };
 
 // Who was woken may destroy the event at once; the waker, on another thread, may still hold the lock.
 wait_queue::~wait_queue() {
   lock();
-  RINGLET_ASSERT(!first_, "an event, lock or queue is destroyed while a fiber waits for it");
+  RINGLET_ASSERT(!queue_links::first(*this), "an event, lock or queue is destroyed while a fiber waits for it");
 }
 
 // The sections are a few instructions; who finds it held spins, and gives the processor away if the holder lost it.
@@ -93,15 +102,21 @@ bool wait_queue::wait(deadline until, const char* what, const void* whom, void* 
 }
 
 bool wait_queue::wake_one() noexcept {
-  auto* w = static_cast<queued*>(first_);
+  auto* w = queue_links::first(*this);
   if (!w) return false;
   queue_links::remove(*this, *w);
   hub_state::wake_anywhere(*w);
   return true;
 }
 
-void* wait_queue::first_gift() const noexcept { return first_ ? static_cast<queued*>(first_)->gift : nullptr; }
+void* wait_queue::first_gift() noexcept {
+  auto* w = queue_links::first(*this);
+  return w ? w->gift : nullptr;
+}
 
-const void* wait_queue::first_fiber() const noexcept { return first_ ? first_->fiber : nullptr; }
+const void* wait_queue::first_fiber() noexcept {
+  auto* w = queue_links::first(*this);
+  return w ? w->fiber : nullptr;
+}
 
 }  // namespace ringlet::detail

@@ -1,0 +1,387 @@
+// The hub: its turn, fairness, deadlocks, messages from other threads, its making and its end.
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+#include <ringlet/io.hpp>
+
+#include "on_hub.hpp"
+
+using namespace hub_test;
+
+namespace {
+
+bool has_background_thread() {
+#if defined(__SANITIZE_THREAD__)
+  return true;  // ThreadSanitizer's own: to the hub, somebody who may yet wake us
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+// --- deadlock --------------------------------------------------------------------------------------------------------
+
+TEST_CASE("deadlock: the main fiber is told of every parked fiber and what it waits on, and goes on afterwards") {
+  if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer has a thread of its own");
+  event e, unused;
+  semaphore s(0);
+  queue<int> q;
+  auto a = spawn({.name = "first"}, [&] { e.wait(); });
+  auto b = spawn({.name = "second"}, [&] { s.acquire(); });
+  auto c = spawn([&] { q.get(); });
+  auto d = spawn_later(never, [] {});
+  std::string text;
+  try {
+    unused.wait();
+  } catch (const deadlock_error& error) {
+    text = error.what();
+  }
+  CAPTURE(text);
+  char address[32];
+  std::snprintf(address, sizeof address, "%p", static_cast<void*>(&e));
+  for (const std::string& part : std::vector<std::string>{"deadlock", "main fiber: parked in event", "'first': parked in event on " + std::string(address),
+                                 "'second': parked in semaphore on", "parked in queue::get", "to begin later", " for 0.0"})
+    CHECK(contains(text, part));
+  e.set();
+  s.release();
+  q.put(1);
+  joinall({a, b, c});
+  CHECK(a.successful());
+  CHECK_THROWS_AS(unused.wait(), deadlock_error);  // again
+  CHECK_THROWS_AS(q.get(), deadlock_error);
+  auto sleeper = spawn([] { sleep(never); });
+  CHECK_THROWS_AS(sleeper.join(), deadlock_error);
+  sleeper.kill();
+  d.kill();
+  hub::handle nothing;
+  killall({a, b, c});
+}
+
+TEST_CASE("deadlock: leftover fiber of the case before is still there to be killed") {
+  if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer has a thread of its own");
+  any_fiber left;
+  event e;
+  left = spawn([&] { e.wait(); });
+  CHECK_THROWS_AS(left.join(), deadlock_error);
+  CHECK(left.kill());
+}
+
+TEST_CASE("deadlock: is none while a timer, another thread, an fd or a handle could wake somebody") {
+  event e;
+  CHECK_FALSE(e.wait(5ms));
+  {
+    timeout limit(5ms);
+    CHECK_THROWS_AS(e.wait(), timeout_expired);
+  }
+  std::thread other([&] {
+    std::this_thread::sleep_for(20ms);
+    e.set();
+  });
+  e.wait();
+  other.join();
+  if (has_background_thread()) return;
+  e.clear();
+  hub::handle held = hub::here();
+  std::thread poster([&] {
+    std::this_thread::sleep_for(20ms);
+    held.post([&] { e.set(); });
+  });
+  e.wait();
+  poster.join();
+  held = {};
+  e.clear();
+  CHECK_THROWS_AS(e.wait(), deadlock_error);
+}
+
+TEST_CASE("deadlock: a join of a fiber that waits for main is told too") {
+  if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer has a thread of its own");
+  const any_fiber main = current();
+  auto f = spawn([&] { main.join(); });
+  CHECK_THROWS_AS(f.join(), deadlock_error);
+  f.kill();
+}
+
+// --- fairness --------------------------------------------------------------------------------------------------------
+
+HUB_CASE("turn: busy yielders starve no timer") {
+  bool stop = false;
+  std::vector<any_fiber> crowd;
+  for (int i = 0; i < 50; ++i)
+    crowd.push_back(spawn([&] {
+      while (!stop) yield();
+    }));
+  const auto start = now();
+  sleep(5ms);
+  CHECK(now() - start >= 5ms);
+  if (is_simulated()) CHECK(now() - start < 6ms);
+  stop = true;
+  joinall(crowd);
+}
+
+HUB_CASE("turn: busy yielders starve no I/O") {
+  auto ends = support::make_pipe();
+  char c = 0;
+  auto reader = spawn([&] { return io::read(ends.first, &c, 1); });
+  yield();
+  bool stop = false;
+  std::vector<any_fiber> crowd;
+  for (int i = 0; i < 50; ++i)
+    crowd.push_back(spawn([&] {
+      while (!stop) yield();
+    }));
+  CHECK(::write(ends.second, "x", 1) == 1);
+  long rounds = 0;
+  while (!reader.ready() && ++rounds < 1'000'000) yield();
+  CHECK(reader.ready());
+  CHECK(c == 'x');
+  stop = true;
+  joinall(crowd);
+  io::close(ends.first.release());
+}
+
+HUB_CASE("turn: busy yielders starve no messages") {
+  std::atomic<bool> posted{false};
+  auto h = hub::here();
+  std::thread other([&] { h.post([&] { posted = true; }); });
+  auto yielder = spawn([&] {
+    long rounds = 0;
+    while (!posted && ++rounds < 100'000'000) yield();
+    return posted.load();
+  });
+  CHECK(yielder.get());
+  other.join();
+}
+
+HUB_CASE("turn: one fiber that only yields lets the loop turn") {
+  const auto start = now();
+  auto f = spawn([] { sleep(2ms); });
+  long rounds = 0;
+  while (!f.ready() && ++rounds < 100'000'000) yield();
+  CHECK(f.ready());
+  CHECK(now() - start >= 2ms);
+}
+
+// --- other threads ---------------------------------------------------------------------------------------------------
+
+HUB_CASE("post: from four threads, each in its order, to a hub that sleeps") {
+  constexpr int threads = 4;
+  const int each = support::is_instrumented() ? 200 : 2000;
+  std::vector<std::vector<int>> got(threads);
+  auto h = hub::here();
+  std::vector<std::thread> all;
+  for (int t = 0; t < threads; ++t)
+    all.emplace_back([&, t] {
+      for (int i = 0; i < each; ++i) h.post([&got, t, i] { got[std::size_t(t)].push_back(i); });
+    });
+  auto done = [&] {
+    for (auto& g : got)
+      if (int(g.size()) < each) return false;
+    return true;
+  };
+  timeout limit(support::is_instrumented() ? 1h : 30s);
+  while (!done()) is_simulated() ? yield() : sleep(1ms);
+  for (auto& t : all) t.join();
+  for (auto& g : got)
+    for (int i = 0; i < each; ++i)
+      if (g[std::size_t(i)] != i) FAIL("out of order");
+}
+
+TEST_CASE("post: a posted function runs in a fiber: it may wait, and its error is reported") {
+  captured_stderr err;
+  auto h = hub::here();
+  event e;
+  CHECK(h.post([&] {
+    sleep(1ms);
+    e.set();
+  }));
+  CHECK(h.post([] { throw std::runtime_error("posted error"); }));
+  CHECK(e.wait(10s));
+  yield();
+  CHECK(contains(err.end(), "posted error"));
+}
+
+TEST_CASE("post: to a hub that has gone is false; what was posted and never ran is freed") {
+  hub::handle h;
+  CHECK_FALSE(h.post([] {}));
+  auto value = std::make_shared<int>(0);
+  std::thread([&] {
+    h = hub::here();
+    CHECK(h.post([value] {}));
+  }).join();
+  CHECK_FALSE(h.post([value] {}));
+  CHECK(value.use_count() == 1);
+}
+
+TEST_CASE("post: races with the hub's end") {
+  const int rounds = support::is_instrumented() ? 50 : 300;
+  std::atomic<int> ran{0};
+  for (int i = 0; i < rounds; ++i) {
+    hub::handle h;
+    std::atomic<bool> made{false}, stop{false};
+    std::thread owner([&] {
+      h = hub::here();
+      made.store(true, std::memory_order_release);
+      for (int n = 0; n < 3; ++n) sleep(0s);
+    });
+    std::thread poster([&] {
+      while (!made.load(std::memory_order_acquire)) std::this_thread::yield();
+      while (h.post([&] { ++ran; })) {
+      }
+    });
+    owner.join();
+    poster.join();
+  }
+  CHECK(ran >= 0);
+}
+
+TEST_CASE("hub: several threads each have their own") {
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      std::string log;
+      auto speaker = [&](char c) {
+        return [&log, c] {
+          for (int i = 0; i < 3; ++i) {
+            log += c;
+            sleep(0s);
+          }
+        };
+      };
+      joinall({spawn(speaker('a')), spawn(speaker('b'))});
+      sleep(t * 1ms);
+      if (log == "ababab" && left_behind().empty()) ++right;
+    });
+  for (auto& t : threads) t.join();
+  CHECK(right == 4);
+}
+
+TEST_CASE("hub: a thread's end kills its unfinished fibers, and those that their ends start") {
+  std::atomic<int> ended{0}, links{0};
+  std::thread([&] {
+    struct at_end {
+      std::atomic<int>& n;
+      ~at_end() { ++n; }
+    };
+    for (int i = 0; i < 20; ++i) {
+      auto f = spawn([&, i] {
+        at_end mark{ended};
+        if (i % 2) sleep(1h);
+        event().wait();
+      });
+      f.link([&](any_fiber) {
+        at_end mark{links};
+        sleep(1h);
+      });
+    }
+    spawn_later(1h, [] {});
+    yield();
+    spawn([] {});  // never begins
+  }).join();
+  CHECK(ended == 20);
+  CHECK(living_greenlets() == 0);
+}
+
+TEST_CASE("hub: a thread's end waits a second for fibers that resist, and then says which") {
+  if (support::child_part("resist")) {
+    std::thread([] {
+      spawn({.name = "stubborn"}, [] {
+        while (true) try {
+            sleep(1h);
+          } catch (const greenlet_exit&) {
+          }
+      });
+      yield();
+    }).join();
+    std::_Exit(5);
+  }
+  const auto r = support::run_this_case("resist");
+  CHECK(r.exit_status == 5);
+  CHECK(contains(r.err, "'stubborn': parked in sleep"));
+}
+
+TEST_CASE("hub: many threads come and go with unfinished fibers") {
+  const int rounds = support::is_instrumented() ? 20 : 100;
+  std::atomic<int> ended{0};
+  for (int i = 0; i < rounds; ++i)
+    std::thread([&] {
+      for (int n = 0; n < 3; ++n)
+        spawn([&] {
+          struct at_end {
+            std::atomic<int>& n;
+            ~at_end() { ++n; }
+          } mark{ended};
+          sleep(1h);
+        });
+      yield();
+    }).join();
+  CHECK(ended == rounds * 3);
+}
+
+TEST_CASE("hub: a wake from another thread races with the hub's end") {
+  // The waiter's thread ends as soon as it is woken, while the waker may still be inside its call.
+  const int rounds = support::is_instrumented() ? 100 : 1000;
+  for (int i = 0; i < rounds; ++i) {
+    auto* e = new event;
+    std::atomic<bool> waiting{false};
+    std::thread waiter([&] {
+      waiting = true;
+      e->wait();
+      delete e;
+    });
+    while (!waiting) std::this_thread::yield();
+    e->set();
+    waiter.join();
+  }
+}
+
+TEST_CASE("hub: process exit with parked fibers is peaceful") {
+  if (support::child_part("exit")) {
+    static any_fiber kept;
+    for (int i = 0; i < 50; ++i) kept = spawn([] { sleep(1h); });
+    yield();
+    std::exit(6);
+  }
+  if (support::child_part("exit inside")) {
+    spawn([] {
+      spawn([] { sleep(1h); });
+      yield();
+      std::exit(7);
+    }).join();
+  }
+  CHECK(support::run_this_case("exit").exit_status == 6);
+  CHECK(support::run_this_case("exit inside").exit_status == 7);
+}
+
+// --- what it says ----------------------------------------------------------------------------------------------------
+
+HUB_CASE("hub: counts and describes what there is") {
+  auto a = spawn({.name = "sleeper"}, [] { sleep(1h); });
+  auto b = spawn({.name = "new one"}, [] {});
+  CHECK(hub::count().fibers == 2);
+  CHECK(hub::count().stacks == 2);
+  CHECK(contains(hub::describe_fibers(), "'new one': not begun"));
+  const auto switches = hub::count().switches;
+  yield();
+  CHECK(hub::count().switches > switches);
+  CHECK(hub::count().timers == 1);
+  CHECK(contains(hub::describe_fibers(), "main fiber: running"));
+  CHECK(contains(hub::describe_fibers(), "'sleeper': parked in sleep for"));
+  CHECK(hub::engine_name() == (is_simulated() ? "simulated" : hub::engine_name()));
+  a.kill();
+}
+
+TEST_CASE("hub: a thread without one has zero of everything, and asking makes none") {
+  std::thread([] {
+    CHECK(hub::count().fibers == 0);
+    CHECK(hub::count().switches == 0);
+    CHECK(contains(hub::describe_fibers(), "no hub"));
+    CHECK(detail::hub_state::here_or_null() == nullptr);
+  }).join();
+}
