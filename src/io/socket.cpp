@@ -67,6 +67,8 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
     if (v == verb::write) return sys::call(plain, fd, parts, count);
     return perform({.code = loop::opcode::readv, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1}, until, what, fd);
   }
+  table.refresh(w);
+  if (w.nonblocking) return sys::call(plain, fd, parts, count);
   // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
   const short events = v == verb::read ? POLLIN : POLLOUT;
   return until_ready(fd, d, until, what, [&](fd_watch*) -> ssize_t {
