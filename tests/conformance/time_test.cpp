@@ -5,6 +5,7 @@
 #include <csignal>
 #include <poll.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <threads.h>
@@ -199,4 +200,21 @@ CONFORMANCE_ON_MAIN("read: a signal handler with SA_RESTART does not end the wai
     ::write(p.b, "x", 1);
   });
   t.did("read", ::read(p.a, &c, 1));
+}
+
+CONFORMANCE_ON_MAIN("send: a signal handler ends a big blocking send with what was sent", "send write sendmsg") {
+  auto s = t.stream();
+  std::vector<char> much(4000000);
+  {
+    alarm_soon soon(30);
+    const ssize_t n = ::send(s.a, much.data(), much.size(), 0);
+    t.saw("partial", n > 0 && n < 4000000);
+  }
+  {
+    alarm_soon soon(30);
+    t.did("then", ::send(s.a, much.data(), much.size(), 0));
+  }
+  auto p = t.pipe();
+  alarm_soon soon(30);
+  t.did("write", ::write(p.b, much.data(), much.size()));
 }
