@@ -323,9 +323,9 @@ def main():
     part_quick(program, paths, slow, temp)
     part_many(program, root, very_slow, temp)
 
-    say("\n%-58s %-9s  %s" % ("", "wanted", "got"))
+    say("\n%-60s %-9s  %s" % ("", "wanted", "got"))
     for what, wanted, got, held in rows:
-        say("%-58s %-9s  %-34s %s" % (what, wanted, got, "ok" if held else "FAILED"))
+        say("%-60s %-9s  %-34s %s" % (what, wanted, got, "ok" if held else "FAILED"))
     failed = sum(1 for row in rows if not row[3])
     say("\n%s (%.0f s)" % ("All of it held." if not failed else "%d of %d did not hold." % (failed, len(rows)),
                          time.monotonic() - begin))
