@@ -151,7 +151,8 @@ ssize_t write_all(int fd, Size size_of_all, deadline until, const char* what, At
   fd_watch* known = table.find(fd);
   std::size_t done = 0;
   // A write says how much went; whether more is to be written is asked only when it was cut short.
-  ssize_t got = known && !known->maybe_ready(direction::out) && known->is_armed(direction::out) ? -EAGAIN : attempt(known, done);
+  const bool tried = !known || known->maybe_ready(direction::out) || !known->is_armed(direction::out) || until == deadline::passed();
+  ssize_t got = tried ? attempt(known, done) : -EAGAIN;
   if (got < 0 && got != -EAGAIN) return got;
   if (got >= 0) {
     done = std::size_t(got);
@@ -163,6 +164,7 @@ ssize_t write_all(int fd, Size size_of_all, deadline until, const char* what, At
   if (fd < 0) return -EBADF;
   fd_watch& w = table.get(fd);
   table.refresh(w);
+  if (w.nonblocking && !tried) return attempt(&w, 0);  // as in until_ready
   if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::pipe && w.kind != file_kind::other && got >= 0))
     return done ? ssize_t(done) : got;
   const call_deadline limit = deadline_of(w, direction::out, until);
@@ -346,6 +348,7 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
   fd_table& table = fd_table::of(h);
   fd_watch& w = table.get(fd);
   table.refresh(w);
+  if (w.nonblocking && !tried) return attempt(&w, 0);  // as in until_ready
   if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram))
     return int(sys::call(SYS_connect, fd, to, to_length));
   call_deadline limit = deadline_of(w, direction::out, until);

@@ -41,7 +41,10 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
-  if (!known || known->maybe_ready(d) || !known->is_armed(d)) {
+  // A clear ready bit only says that we may wait without a try: news may lie in the ring unread. So one who will not
+  // wait (O_NONBLOCK, a deadline that has passed) is always tried for.
+  const bool tried = !known || known->maybe_ready(d) || !known->is_armed(d) || until == deadline::passed();
+  if (tried) {
     const ssize_t result = attempt(known);
     if (result != -EAGAIN) {
       keep_fair(h);
@@ -51,7 +54,7 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   if (fd < 0) return -EBADF;
   fd_watch& w = table.get(fd);
   table.refresh(w);
-  if (w.nonblocking) return -EAGAIN;
+  if (w.nonblocking) return tried ? -EAGAIN : attempt(&w);
   const call_deadline limit = deadline_of(w, d, until);
   while (true) {
     w.clear_ready(d);

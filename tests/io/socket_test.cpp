@@ -127,6 +127,23 @@ TEST_CASE("O_NONBLOCK: is asked of the kernel at each wait, whoever set it and w
   CHECK((fcntl(p.a, F_GETFL) & O_NONBLOCK) == 0);
 }
 
+TEST_CASE("O_NONBLOCK: a call on it gets what is there, though the hub has not read the news yet") {
+  auto p = stream_pair();
+  char buffer[8];
+  CHECK(io::read(p.a, buffer, sizeof buffer, 1ms) == -ETIMEDOUT);  // armed, and known to be empty
+  REQUIRE(fcntl(p.a, F_SETFL, O_NONBLOCK) == 0);
+  for (int round = 0; round < 3; ++round) {
+    REQUIRE(::send(p.b, "x", 1, 0) == 1);
+    CHECK(io::recv(p.a, buffer, sizeof buffer, 0) == 1);  // a short read
+    REQUIRE(::send(p.b, "y", 1, 0) == 1);
+    CHECK(io::read(p.a, buffer, sizeof buffer) == 1);
+    CHECK(io::read(p.a, buffer, sizeof buffer) == -EAGAIN);
+  }
+  REQUIRE(fcntl(p.a, F_SETFL, 0) == 0);
+  REQUIRE(::send(p.b, "z", 1, 0) == 1);
+  CHECK(io::recv(p.a, buffer, sizeof buffer, 0, ringlet::deadline::passed()) == 1);
+}
+
 TEST_CASE("recv: MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL mean what they mean to the kernel") {
   auto p = stream_pair();
   char buffer[16] = {};
