@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 
@@ -16,7 +17,7 @@
 namespace ringlet::context {
 
 namespace {
-void (*describe_owner)(const void*, char*, std::size_t) = nullptr;
+std::atomic<void (*)(const void*, char*, std::size_t)> describe_owner{nullptr};
 struct sigaction before;
 
 void on_fault(int signal_number, siginfo_t* info, void* machine) {
@@ -24,7 +25,7 @@ void on_fault(int signal_number, siginfo_t* info, void* machine) {
   std::size_t stride = 0;
   if (find_guard(info->si_addr, &owner, &stride)) {
     char name[96] = "?";
-    if (owner && describe_owner) describe_owner(owner, name, sizeof name);
+    if (auto describe = describe_owner.load(std::memory_order_relaxed); owner && describe) describe(owner, name, sizeof name);
     char text[512];
     const int n = std::snprintf(text, sizeof text,
                                 "ringlet: stack overflow in %s: its %zu KiB stack is full (address %p is in its guard page).\n"
@@ -46,7 +47,7 @@ void on_fault(int signal_number, siginfo_t* info, void* machine) {
 }  // namespace
 
 void install_overflow_report(void (*describe)(const void* owner, char* text, std::size_t size), bool knows_better) noexcept {
-  if (!describe_owner || knows_better) describe_owner = describe;
+  if (knows_better || !describe_owner.load(std::memory_order_relaxed)) describe_owner.store(describe, std::memory_order_relaxed);
   static const bool once = [] {
     struct sigaction ours;
     std::memset(&ours, 0, sizeof ours);

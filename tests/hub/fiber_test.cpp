@@ -77,8 +77,10 @@ HUB_CASE("sleep: fibers wake by their moments, equal moments in the order of sle
       sleep(deadline(begin + n * unit));
       log += id;
     }));
+  yield();
+  const bool all_sleep = now() < begin + unit;  // on a machine that stood still, some found their moment passed
   joinall(all);
-  CHECK(log == "bdeca");
+  if (all_sleep) CHECK(log == "bdeca");
   CHECK(took(start, 5 * unit));
 }
 
