@@ -70,6 +70,7 @@ fd_table& fd_table::of(hub_state& h) {
 
 void fd_table::let_go(hub_state& h) {
   auto* t = static_cast<fd_table*>(h.fd_watches);
+  if (!t) return;  // let go already, and nothing waited for since (a child that forks again)
   h.fd_watches = nullptr;
   h.watched_fds = 0;
   {

@@ -348,7 +348,6 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
   fd_table& table = fd_table::of(h);
   fd_watch& w = table.get(fd);
   table.refresh(w);
-  if (w.nonblocking && !tried) return attempt(&w, 0);  // as in until_ready
   if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram))
     return int(sys::call(SYS_connect, fd, to, to_length));
   call_deadline limit = deadline_of(w, direction::out, until);
