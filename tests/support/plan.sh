@@ -80,7 +80,7 @@ sanitized() { # sanitized TREE MESON-SANITIZERS
 part_asan() {
   say "AddressSanitizer, UndefinedBehaviorSanitizer"
   sanitized build-asan address,undefined || return 0
-  local options=(ASAN_OPTIONS=detect_stack_use_after_return=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LSAN_OPTIONS=exitcode=99)
+  local options=(ASAN_OPTIONS=detect_stack_use_after_return=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1)
   binaries build-asan asan 900 "${options[@]}"
   if $all; then binaries build-asan 'asan, epoll' 900 "${options[@]}" RINGLET_ENGINE=epoll; fi
 }
