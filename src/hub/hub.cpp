@@ -44,15 +44,23 @@ struct kernel_sigaction {
   void (*restorer)();
   std::uint64_t mask;
 };
-bool all_handlers_restart() {
+// What the program's handlers say of a wait that a signal has met.
+struct handlers {
+  bool any = false;          // somebody handles signals at all
+  bool all_restart = true;   // and each asks for calls to be restarted
+};
+handlers installed_handlers() {
+  handlers found;
   for (int number = 1; number <= 64; ++number) {
     kernel_sigaction now{};
     if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
-    if (now.handler == SIG_DFL || now.handler == SIG_IGN || (now.flags & SA_RESTART)) continue;
+    if (now.handler == SIG_DFL || now.handler == SIG_IGN) continue;
     if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL) continue;  // of faults, not of waits
-    return false;
+    if (number == 32 || number == 33) continue;  // glibc's own
+    found.any = true;
+    if (!(now.flags & SA_RESTART)) found.all_restart = false;
   }
-  return true;
+  return found;
 }
 
 void describe_stack_owner(const void* owner, char* text, std::size_t size) {
@@ -348,7 +356,8 @@ void hub_state::tell_of_signal() {
   engine->signal_seen = false;
   waiter* w = main_fiber.waiting;
   if (!w || w->reason != wake_reason::none || w->on_signal == signal_effect::none) return;
-  if (w->on_signal == signal_effect::ends_unless_restarted && all_handlers_restart()) return;
+  const handlers program = installed_handlers();
+  if (!program.any || (w->on_signal == signal_effect::ends_unless_restarted && program.all_restart)) return;
   w->signalled = true;
   if (!w->withdraw || w->withdraw(*w)) wake(*w, wake_reason::interrupted);
 }
