@@ -30,6 +30,10 @@ void adopt_thread_stack(context& made) {
   made.tsan_fiber = sanitizer::this_fiber();
 }
 
+void leave_thread_stack(context& adopted) noexcept {
+  if (adopted.is_thread_stack) sanitizer::look_no_more_in(adopted.stack_bottom, adopted.stack_size);
+}
+
 void drop_context(context& dead) noexcept {
   if (dead.tsan_fiber) sanitizer::drop_fiber(dead.tsan_fiber);
   dead.tsan_fiber = nullptr;

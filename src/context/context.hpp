@@ -28,10 +28,11 @@ struct context {
   boost::context::detail::fcontext_t sp = nullptr;
   exception_globals exceptions;
   int error_number = 0;
-  const void* stack_bottom = nullptr;  // the four below: for the sanitizers only
+  const void* stack_bottom = nullptr;  // the five below: for the sanitizers only
   std::size_t stack_size = 0;
   void* fake_stack = nullptr;
   void* tsan_fiber = nullptr;
+  bool is_thread_stack = false;
 };
 
 namespace detail {
@@ -50,6 +51,8 @@ inline void* land(boost::context::detail::transfer_t arrived) {
   if (bottom && !t->from->stack_bottom) {  // a thread's own stack, left for the first time
     t->from->stack_bottom = bottom;
     t->from->stack_size = size;
+    t->from->is_thread_stack = true;
+    sanitizer::look_for_pointers_in(bottom, size);
   }
   return t->message;
 }
@@ -74,5 +77,6 @@ void make_context(context& made, void* low, void* top, void (*entry)(void* messa
 // The thread's own stack, as a context to switch away from.
 void adopt_thread_stack(context& made);
 void drop_context(context& dead) noexcept;
+void leave_thread_stack(context& adopted) noexcept;  // the thread ends
 
 }  // namespace ringlet::context

@@ -22,6 +22,7 @@
 #if RINGLET_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#include <sanitizer/lsan_interface.h>
 #endif
 #if RINGLET_TSAN
 #include <sanitizer/tsan_interface.h>
@@ -40,10 +41,15 @@ inline void arrived(void* fake_stack, const void** old_bottom, std::size_t* old_
   __sanitizer_finish_switch_fiber(fake_stack, old_bottom, old_size);
 }
 inline void clean_stack(void* low, std::size_t size) { __asan_unpoison_memory_region(low, size); }
+// What only a resting stack refers to is no leak.
+inline void look_for_pointers_in(const void* low, std::size_t size) { __lsan_register_root_region(low, size); }
+inline void look_no_more_in(const void* low, std::size_t size) { __lsan_unregister_root_region(low, size); }
 #else
 inline void leaving(void**, const void*, std::size_t) {}
 inline void arrived(void*, const void**, std::size_t*) {}
 inline void clean_stack(void*, std::size_t) {}
+inline void look_for_pointers_in(const void*, std::size_t) {}
+inline void look_no_more_in(const void*, std::size_t) {}
 #endif
 
 #if RINGLET_TSAN

@@ -158,10 +158,12 @@ stack stack_pool::take(std::size_t bytes) {
     if (sanitizer::under_valgrind()) top_of(got.base, stride)->valgrind_id = sanitizer::register_stack(got.low(), got.base + stride);
   }
   in_use_.fetch_add(1, std::memory_order_relaxed);
+  sanitizer::look_for_pointers_in(got.low(), stride - page);
   return got;
 }
 
 void stack_pool::give_back(const stack& s) noexcept {
+  sanitizer::look_no_more_in(s.low(), s.stride - page);
   sanitizer::clean_stack(s.low(), s.stride - page);  // what is mapped here next begins clean, too
   if (retired_.load(std::memory_order_acquire)) {
     if (in_use_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;

@@ -24,6 +24,7 @@ struct at_thread_end {
     ending->stacks->stop_reuse();
     ending->exited.store(true, std::memory_order_seq_cst);
     bury_dropped(*ending);
+    context::leave_thread_stack(ending->main.where);
     state = nullptr;
     context::stack_pool::retire(ending->stacks);
     drop_thread_state(*ending);
