@@ -368,6 +368,8 @@ void hub_state::look_for_deadlock() {
       inbox.load(std::memory_order_relaxed))
     return;
   if (foreign_threads_exist()) return;
+  // The last of them may have sent us something and ended since we looked.
+  if (inbox.load(std::memory_order_acquire)) return;
   waiter* w = chief->waiting;
   std::string text = "ringlet: deadlock: this operation would block forever. Nothing is left that could wake the main fiber: no "
                      "timer, no I/O, no other thread. Likely cause: everybody waits for an event, lock, queue or fiber that "
