@@ -106,7 +106,6 @@ struct RINGLET_SHOWN hub_state {
   std::size_t foreign_work = 0;   // helper threads or other hubs owe us a message
   std::size_t watched_fds = 0;
   void* fd_watches = nullptr;     // io's, per hub
-  void* address_waiters = nullptr;  // sync's, per hub
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   bool deadlock_reported = false;
   bool main_gone = false;  // in a child that another fiber than the main one has forked

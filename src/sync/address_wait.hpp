@@ -1,12 +1,15 @@
 #pragma once
-// Parking on an address: what the hooks of pthread locks stand on (and, later, a futex in user space).
+// Parking on an address: where fibers wait for a pthread object to change (and, later, a futex in user space).
 //
-// Waiters are kept per hub, in buckets by address, on their own stacks; only the hub's thread touches them. A wake on
-// the same thread readies the first waiter of that address, first come, first served. A wake from another thread or
-// from a signal handler cannot touch the buckets: it raises a flag and wakes each hub that has waiters, and all waiters of such a hub look
-// again (they are written as loops that try first). So a woken waiter must re-check what it waits for.
+// As in a futex, the check and the queueing are one step under the address's lock, so a change that is announced after it
+// was made is never missed, whichever thread announces it: the buckets are one set for all hubs. Each waiter lies on
+// its fiber's own stack and is claimed under that lock before it is woken, first come, first served. A woken one
+// re-checks what it waits for: somebody else may have been faster.
+//
+// With nobody parked anywhere a wake is a fence and a load.
 
 #include <cstddef>
+#include <limits>
 
 #include <ringlet/deadline.hpp>
 
@@ -16,17 +19,19 @@ namespace ringlet::sync {
 
 enum class address_result { woken, timed_out, interrupted };
 
-// Parks the running fiber until a wake on `address`, the deadline, or a kill/timeout scope (interrupted; only if
-// `interruptible`). `what` is shown in reports ("pthread_mutex_lock"). Needs hub::can_park(). Once the waiter can be found,
-// `still_blocked(address)` is asked, if given: false returns woken at once, so that a wake from another thread between
-// the caller's last try and the park is not lost.
+// Asks `still_blocked(argument)` (the address itself if no argument is given) under the lock of the address; if it says
+// true, or is null, parks the running fiber until a wake of the address, the deadline, or, if `interruptible`, a kill or
+// timeout scope. `what` is shown in reports ("pthread_mutex_lock"). Only where a fiber may park.
 RINGLET_SHOWN address_result wait_on_address(const void* address, deadline until, const char* what, bool interruptible,
-                               bool (*still_blocked)(const void* address) = nullptr);
+                                             bool (*still_blocked)(const void* argument) = nullptr,
+                                             const void* argument = nullptr);
 
-// Wakes up to `count` fibers that wait on the address, here and on other hubs; returns how many of this thread's hub.
-// Any thread, with or without a hub. Costs one load when nobody waits anywhere. Not in a signal handler.
+inline constexpr std::size_t all_waiters = std::numeric_limits<std::size_t>::max();
+
+// Wakes up to `count` fibers parked on the address, of whichever hub; how many. Any thread, with or without a hub.
 RINGLET_SHOWN std::size_t wake_address(const void* address, std::size_t count) noexcept;
-// The same, async-signal-safe (sem_post is): all waiters of all hubs look again in their next turn.
-RINGLET_SHOWN void wake_address_from_anywhere(const void* address) noexcept;
+// The same, async-signal-safe (sem_post is): wakes by message instead of touching run queues, and where the handler
+// interrupted these buckets themselves leaves the address to the one it interrupted (then 0).
+RINGLET_SHOWN std::size_t wake_address_from_anywhere(const void* address, std::size_t count = all_waiters) noexcept;
 
 }  // namespace ringlet::sync
