@@ -166,9 +166,9 @@ def _():
     except OSError as error:
         raise Skip(f"this file system holds no capabilities ({error})")
     expect_equal(run([ringlet, "run", name]).status, 0, "as root")
-    got = subprocess.run([ringlet, "run", name], capture_output=True, user=65534, group=65534)
-    if b"Permission denied" in got.stderr:
-        raise Skip("the build tree cannot be read by user nobody")
+    with open(ringlet, "rb") as f:  # the build tree may be closed to user nobody
+        readable = write("ringlet-for-nobody", f.read())
+    got = subprocess.run([readable, "run", name], capture_output=True, user=65534, group=65534)
     expect_equal((got.returncode, b"file capabilities" in got.stderr), (126, True), f"as nobody ({got.stderr!r})")
 
 

@@ -24,7 +24,7 @@
 #include <sanitizer/lsan_interface.h>
 // A child that exits from inside a fiber leaves its main stack unseen by the leak check, and all that hangs on it would
 // count as lost. So we ask ourselves, once, at the end of main.
-extern "C" const char* __lsan_default_options() { return "leak_check_at_exit=0"; }
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_options() { return "leak_check_at_exit=0"; }
 static bool has_leaks() { return __lsan_do_recoverable_leak_check() != 0; }
 #else
 static bool has_leaks() { return false; }
