@@ -2,6 +2,7 @@
 // one of two fibers of the same thread.
 
 #include "conformance.hpp"
+#include "support/support.hpp"
 
 #include <condition_variable>
 #include <csignal>
@@ -317,7 +318,8 @@ CONFORMANCE("pthread_join: waits, gives the result, refuses", "pthread_join") {
   void* result = nullptr;
   t.said("join", ::pthread_join(child, &result));
   t.saw("result", reinterpret_cast<long>(result));
-  t.said("oneself", ::pthread_join(::pthread_self(), nullptr));
+  // Newer AddressSanitizers end the program on this one.
+  if (!support::is_instrumented()) t.said("oneself", ::pthread_join(::pthread_self(), nullptr));
 }
 
 CONFORMANCE("C11: mutexes, conditions, threads",

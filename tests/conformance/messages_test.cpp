@@ -240,7 +240,7 @@ CONFORMANCE("sendmmsg: waits for room, and sends them all", "sendmmsg recv") {
   int sent = 0;
   while (::send(s.b, "fill", 4, MSG_DONTWAIT) == 4) ++sent;
   batch out("q");
-  t.meanwhile([&, sent] {  // runs on when the case has returned
+  t.meanwhile([s, sent] {  // runs on when the case has returned
     for (int i = 0; i < sent + 4; ++i) ::recv(s.a, buffer, sizeof buffer, 0);
   });
   t.did("sendmmsg", ::sendmmsg(s.b, out.all, 4, 0));
