@@ -59,6 +59,7 @@ struct operation {
   const char* path = nullptr;
   int flags = 0;
   unsigned mode = 0;
+  bool may_block = false;           // even where a poll says ready: never to be tried on this thread
   sockaddr* address = nullptr;      // accept, connect
   unsigned* address_length = nullptr;
 };
@@ -83,6 +84,9 @@ class engine {
   virtual void start(const operation&, completion&) = 0;
   // Asks for an early end; the completion still arrives, with -ECANCELED or the result that was faster.
   virtual void cancel(completion&) = 0;
+  // The number of its fd is about to mean another file. On return the operation has a hold on the file it was meant for,
+  // or is done; with `end` it has been cancelled and is done. Others may be delivered meanwhile, as by disarm.
+  virtual void settle(completion&, bool end) = 0;
   virtual unsigned operations_in_flight() const = 0;
   // accept and connect have no way to be tried without blocking: they are operations only where the kernel itself waits
   // for them (uring); elsewhere io does without.

@@ -98,6 +98,7 @@ class epoll_engine final : public engine {
   void disarm(readiness&) override;
   void start(const operation&, completion&) override;
   void cancel(completion&) override;
+  void settle(completion&, bool end) override;
   unsigned operations_in_flight() const override { return operations_; }
   void wait(clock::time_point until) override;
   // epoll shows nothing without a system call: whenever an fd is watched, it may have news.
@@ -150,6 +151,15 @@ void epoll_engine::cancel(completion& c) {
   if (!j->state.compare_exchange_strong(expected, helper_job::cancelled)) return;
   c.engine_data = nullptr;  // the job is the pool's alone now
   cancelled_.push_back(&c);
+}
+
+// One that no helper has begun is cancelled. For one that has been begun we wait; after a second it is surely inside its
+// system call, and that holds the file.
+void epoll_engine::settle(completion& c, bool) {
+  cancel(c);
+  const auto give_up = now() + std::chrono::seconds(1);
+  const timespec pause{0, 100'000};
+  for (deliver_operations(); !c.done && now() < give_up; deliver_operations()) sys::call(SYS_nanosleep, &pause, nullptr);
 }
 
 void epoll_engine::complete(completion& c, int result) {

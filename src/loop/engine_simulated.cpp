@@ -77,6 +77,7 @@ class simulated_engine final : public engine {
     started_.push_back({what, &c, turn_ + 1 + lots_.below(4), false});
   }
   void cancel(completion&) override;
+  void settle(completion&, bool end) override;
   unsigned operations_in_flight() const override { return unsigned(started_.size() + due_operations_); }
   void wait(clock::time_point until) override;
   bool has_news() const override { return set_.watched() > 0 || operations_in_flight() > 0 || wakeup_.is_pending(); }
@@ -148,6 +149,26 @@ void simulated_engine::cancel(completion& c) {
     s.cancelled = !lots_.one_in(4);  // otherwise the operation is faster
     s.turn = turn_ + 1;
     return;
+  }
+}
+
+void simulated_engine::settle(completion& c, bool end) {
+  const auto finish = [&](const operation& what, bool cancelled) {
+    c.result = cancelled || end ? -ECANCELED : call_operation(what);
+    c.done = true;
+    c.wake(c);
+  };
+  for (std::size_t i = next_due_; i < due_.size(); ++i) {
+    if (due_[i].c != &c) continue;
+    due_[i].c = nullptr;
+    --due_operations_;
+    return finish(due_[i].what, due_[i].cancelled);
+  }
+  for (std::size_t i = 0; i < started_.size(); ++i) {
+    if (started_[i].whose != &c) continue;
+    const started s = started_[i];
+    started_.erase(started_.begin() + long(i));
+    return finish(s.what, s.cancelled);
   }
 }
 

@@ -69,6 +69,7 @@ class uring_engine final : public engine {
   void disarm(readiness&) override;
   void start(const operation&, completion&) override;
   void cancel(completion&) override;
+  void settle(completion&, bool end) override;
   unsigned operations_in_flight() const override { return operations_; }
   bool waits_for_sockets() const override { return true; }
   void wait(clock::time_point until) override;
@@ -172,7 +173,10 @@ void uring_engine::wait(clock::time_point until) {
     left = timespec_of(remaining);
   }
   sleep = sleep && wakeup_.try_sleep();
-  if (sleep || ring_.has_queued() || ring_.kernel_has_work()) enter(sleep, has_end ? &left : nullptr);
+  const bool submits = ring_.has_queued();
+  if (sleep || submits || ring_.kernel_has_work()) enter(sleep, has_end ? &left : nullptr);
+  // An enter that has submitted something tells that, not that a signal then ended its sleep: seen by what is missing.
+  if (sleep && submits && ring_.events() == 0 && !ring_.kernel_has_work() && (!has_end || now() < until)) signal_seen = true;
   wakeup_.awoke();
   deliver_all();
 
@@ -328,6 +332,7 @@ void uring_engine::start(const operation& op, completion& c) {
       io_uring_prep_connect(sqe, op.fd, op.address, *op.address_length);
       break;
   }
+  if (op.may_block) sqe->flags |= IOSQE_ASYNC;
   sqe->user_data = user_data_of(&c, of_operation);
 }
 
@@ -337,6 +342,18 @@ void uring_engine::cancel(completion& c) {
   if (!sqe) return;  // the completion arrives all the same, only later
   io_uring_prep_cancel64(sqe, user_data_of(&c, of_operation), 0);
   sqe->user_data = of_nobody;
+}
+
+// The kernel looks its file up when it takes the submission.
+void uring_engine::settle(completion& c, bool end) {
+  for (int round = 0; !end && ring_.has_queued() && round < 1000; ++round) enter(false);
+  const auto moment = timespec_of(std::chrono::milliseconds(1));
+  for (int round = 0; end && !c.done; ++round) {
+    RINGLET_ASSERT(round < 10'000, "the kernel does not let go of an operation that was cancelled");
+    if (round % 64 == 0) cancel(c);  // one that is just busy with an event may have to be asked again
+    enter(true, &moment);
+    deliver_all();
+  }
 }
 
 }  // namespace
