@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #include <cstdlib>
@@ -58,6 +59,18 @@ base::lock flights_lock;
 std::map<question, std::unique_ptr<look_up>>& flights() {
   static auto* all = new std::map<question, std::unique_ptr<look_up>>;  // helper threads may outlive static objects
   return *all;
+}
+
+// A child has neither the helper threads nor the askers: its own first question is asked anew.
+void before_fork() { flights_lock.acquire(); }
+void after_fork_in_parent() { flights_lock.release(); }
+void after_fork_in_child() {
+  for (auto& [asked, flight] : flights()) {
+    if (flight) flight->askers.forget_all();
+    (void)flight.release();  // a helper was at it: its job's memory may be half-way through anything
+  }
+  flights().clear();
+  flights_lock.release();
 }
 
 // A copy as glibc lays it out: the address behind its addrinfo, the name by itself.
@@ -119,6 +132,8 @@ int getaddrinfo(const char* node, const char* service, const addrinfo* hints, ad
   hub_state& h = hub_state::here();
   if (!h.can_park() || !node || (hints && (hints->ai_flags & AI_NUMERICHOST)) || is_numeric(node))
     return ask_libc(node, service, hints, result);  // no question to anybody
+  static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+  (void)once;
   asker me;
   me.what = "getaddrinfo";
   me.fiber = h.running;

@@ -1,11 +1,15 @@
 #include "io/fd_table.hpp"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+
+#include <new>
 
 #include "base/assert.hpp"
 #include "base/lock.hpp"
@@ -17,30 +21,63 @@ namespace ringlet::io {
 std::atomic<std::uint32_t> facts_epoch{0};
 
 namespace {
-// How many hubs know an fd number: one byte a number, so that a close need not ask hubs that have never seen it. Numbers
-// beyond the array count as known to all.
+// Counts the times that somebody began to report changes; 0 while nobody does.
+std::atomic<std::uint32_t> observed_era{0};
+
+// How many hubs know an fd number, so that a close need not ask hubs that have never seen it. Numbers beyond the array
+// count as known to all.
 constexpr int counted_numbers = 1 << 20;
-std::atomic<std::uint8_t>* known_to = nullptr;
+constexpr std::size_t counts_bytes = counted_numbers * sizeof(std::atomic<std::uint16_t>);
+std::atomic<std::uint16_t>* known_to = nullptr;
 
 // Hubs with an fd table, so that a close on one thread finds the polls of another.
 base::lock hubs_lock;
 std::vector<hub_state*> hubs;
 std::atomic<std::size_t> hub_count{0};
 
-// Asks another hub to let go of an fd, and tells when it has.
+// Asks other hubs to let go of an fd, and tells when they have. On the heap: a hub may answer after the closer has given
+// up waiting for it.
+struct farewell;
 struct forget_request : detail::message {
   hub_state* asked = nullptr;
-  int fd = -1;
-  std::atomic<std::uint32_t>* left = nullptr;
+  farewell* of = nullptr;
+};
+struct farewell {
+  int fd;
+  std::atomic<std::uint32_t> left{0};     // hubs that have not answered
+  std::atomic<std::uint32_t> holders{1};  // they and the closer
+  std::unique_ptr<forget_request[]> requests;
+
+  void drop() {
+    if (holders.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+  void answered() {
+    left.fetch_sub(1, std::memory_order_release);
+    sys::call(SYS_futex, &left, 1 /* FUTEX_WAKE */, 1);
+    drop();
+  }
 };
 
 void forget_here(detail::message& m) {
   auto& request = static_cast<forget_request&>(m);
   if (fd_table* table = fd_table::of_or_null(*request.asked))
-    if (fd_watch* w = table->find(request.fd)) table->forget(*w);
-  auto* left = request.left;
-  left->fetch_sub(1, std::memory_order_release);
-  sys::call(SYS_futex, left, 1 /* FUTEX_WAKE */, 1);
+    if (fd_watch* w = table->find(request.of->fd); w && w->counted) table->forget(*w);
+  request.of->answered();
+}
+// The hub ends, and with it whatever it had on the fd.
+void nothing_to_forget(detail::message& m) { static_cast<forget_request&>(m).of->answered(); }
+
+// The child of a fork has the calling thread only: no other hub would ever answer there, and the rings of those would
+// keep the parent's connections open. The hub of the calling thread, if any, puts itself right (let_go).
+void before_fork() { hubs_lock.acquire(); }
+void after_fork_in_parent() { hubs_lock.release(); }
+void after_fork_in_child() {
+  for (hub_state* h : hubs)
+    if (h != hub_state::here_or_null()) h->engine->abandon_after_fork();
+  hubs.clear();
+  hub_count.store(0, std::memory_order_relaxed);
+  if (known_to) ::madvise(static_cast<void*>(known_to), counts_bytes, MADV_DONTNEED);
+  hubs_lock.release();
 }
 
 clock::duration socket_timeout(int fd, int option) {
@@ -54,14 +91,16 @@ clock::duration socket_timeout(int fd, int option) {
 
 fd_table& fd_table::of(hub_state& h) {
   if (__builtin_expect(h.fd_watches != nullptr, 1)) return *static_cast<fd_table*>(h.fd_watches);
+  static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+  (void)once;
   auto* t = new fd_table(h);
   h.fd_watches = t;
   h.let_go[0] = &let_go;
   base::lock_guard hold(hubs_lock);
   if (!known_to) {
-    void* zeros = ::mmap(nullptr, counted_numbers, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    RINGLET_ASSERT(zeros != MAP_FAILED, "no megabyte of address space for the count of fds");
-    known_to = static_cast<std::atomic<std::uint8_t>*>(zeros);
+    void* zeros = ::mmap(nullptr, counts_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    RINGLET_ASSERT(zeros != MAP_FAILED, "two megabytes of address space are not to be had for the count of fds");
+    known_to = static_cast<std::atomic<std::uint16_t>*>(zeros);
   }
   hubs.push_back(&h);
   hub_count.store(hubs.size(), std::memory_order_release);
@@ -73,16 +112,20 @@ void fd_table::let_go(hub_state& h) {
   if (!t) return;  // let go already, and nothing waited for since (a child that forks again)
   h.fd_watches = nullptr;
   h.watched_fds = 0;
-  {
-    base::lock_guard hold(hubs_lock);
-    std::erase(hubs, &h);
-    hub_count.store(hubs.size(), std::memory_order_release);
+  if (!h.forked) {  // else the lock is held, and all of this is forgotten at once
+    {
+      base::lock_guard hold(hubs_lock);
+      std::erase(hubs, &h);
+      hub_count.store(hubs.size(), std::memory_order_release);
+    }
+    h.drop_messages();  // somebody may have asked us to forget an fd until now, and waits for the answer
   }
   for (auto& p : t->pages_)
     if (p)
       for (fd_watch& w : p->entries) {
-        if (w.counted && w.fd < counted_numbers) known_to[w.fd].fetch_sub(1, std::memory_order_acq_rel);
+        if (!h.forked && w.counted && w.fd < counted_numbers) known_to[w.fd].fetch_sub(1, std::memory_order_acq_rel);
         for (auto& waiting : w.waiters) waiting.forget_all();
+        w.operations.forget_all();
       }
   delete t;
 }
@@ -103,23 +146,46 @@ fd_watch& fd_table::get(int fd) {
   return w;
 }
 
+fd_watch* fd_table::get_if_open(int fd) {
+  return fd >= 0 && (find(fd) || sys::call(SYS_fcntl, fd, F_GETFD) >= 0) ? &get(fd) : nullptr;
+}
+
 file_kind fd_table::kind_of(fd_watch& w) {
-  if (w.kind != file_kind::unknown) return w.kind;
+  const std::uint32_t era = observed_era.load(std::memory_order_acquire);
+  if (w.kind != file_kind::unknown && (w.armed || !w.operations.empty() || (era != 0 && w.kind_era == era))) return w.kind;
   struct stat s;
-  if (sys::call(SYS_fstat, w.fd, &s) != 0) return file_kind::unknown;  // not remembered: it may be opened yet
+  if (sys::call(SYS_fstat, w.fd, &s) != 0) return w.kind = file_kind::unknown;  // it may be opened yet
+  w.kind_era = era;
+  if (w.kind != file_kind::unknown && w.inode == s.st_ino && w.device == s.st_dev) return w.kind;
+  // Closed and opened behind our back, before it ever waited here: nothing that we know is true.
+  if (w.kind != file_kind::unknown) forget_facts(w);
+  w.inode = s.st_ino;
+  w.device = s.st_dev;
   switch (s.st_mode & S_IFMT) {
     case S_IFSOCK: {
-      int type = 0;
-      socklen_t size = sizeof type;
-      sys::call(SYS_getsockopt, w.fd, SOL_SOCKET, SO_TYPE, &type, &size);
-      w.kind = type == SOCK_STREAM ? file_kind::stream : file_kind::datagram;
+      const auto ask = [&](int option) {
+        int answer = 0;
+        socklen_t size = sizeof answer;
+        sys::call(SYS_getsockopt, w.fd, SOL_SOCKET, option, &answer, &size);
+        return answer;
+      };
+      w.kind = ask(SO_TYPE) == SOCK_STREAM ? file_kind::stream : file_kind::datagram;
+      if (w.kind == file_kind::stream) {
+        if (ask(SO_PROTOCOL) == IPPROTO_TCP) w.tells = short_read::says_empty;
+        else if (ask(SO_DOMAIN) == AF_UNIX) w.tells = short_read::says_empty_unless_ancillary;
+      }
       break;
     }
     case S_IFIFO: w.kind = file_kind::pipe; break;
     case S_IFREG:
     case S_IFBLK:
     case S_IFDIR: w.kind = file_kind::regular; break;
-    default: w.kind = file_kind::other; break;
+    default: {
+      w.kind = file_kind::other;
+      char settings[256];  // a struct termios, the kernel's or a larger one
+      w.terminal = S_ISCHR(s.st_mode) && sys::call(SYS_ioctl, w.fd, 0x5401 /* TCGETS */, settings) == 0;
+      break;
+    }
   }
   return w.kind;
 }
@@ -140,7 +206,8 @@ void fd_table::refresh(fd_watch& w) {
 }
 
 int fd_table::arm(fd_watch& w, direction d) {
-  if (w.is_armed(d) || w.unpollable) return 0;
+  if (w.unpollable) return -EPERM;
+  if (w.is_armed(d)) return 0;
   const bool first = w.armed == 0;
   const int failed = hub_.engine->arm(w, d);
   if (failed == -EPERM) w.unpollable = true;
@@ -177,6 +244,7 @@ void fd_table::wake_next(fd_watch& w, direction d) {
 }
 
 void fd_table::forget(fd_watch& w) {
+  ++w.generation;
   if (w.armed) {
     hub_.engine->disarm(w);
     if (hub_.watched_fds > 0) --hub_.watched_fds;
@@ -187,11 +255,22 @@ void fd_table::forget(fd_watch& w) {
       f.closed = true;
       f.end();
     }
+  w.operations.for_each([&](waiter& o) {
+    auto& op = static_cast<operation_waiter&>(o);
+    op.closed = true;
+    if (!op.done) hub_.engine->settle(op, op.waits_for_a_peer);
+  });
   if (w.counted && w.fd < counted_numbers) known_to[w.fd].fetch_sub(1, std::memory_order_acq_rel);
   w.counted = false;
+  forget_facts(w);
+}
+
+void fd_table::forget_facts(fd_watch& w) {
   w.kind = file_kind::unknown;
+  w.tells = short_read::says_nothing;
   w.ready = 3;
-  w.hung_up = w.urgent = w.unpollable = w.no_nowait = false;
+  w.no_nowait = 0;
+  w.hung_up = w.urgent = w.unpollable = w.terminal = false;
   w.facts_epoch = 0;
 }
 
@@ -213,7 +292,11 @@ void entered_vfork_child() noexcept { in_vfork_child = true; }
 void left_vfork_child() noexcept { in_vfork_child = false; }
 
 void observe_descriptors(bool reported) noexcept {
-  facts_epoch.store(reported ? 1 : 0, std::memory_order_release);
+  // What was remembered before a time in which nobody reported must not seem true after it.
+  static std::atomic<std::uint32_t> last_epoch{0}, last_era{0};
+  if (const std::uint32_t epoch = facts_epoch.load(std::memory_order_acquire)) last_epoch.store(epoch);
+  observed_era.store(reported ? last_era.fetch_add(1) + 1 : 0, std::memory_order_release);
+  facts_epoch.store(reported ? last_epoch.load() + 1 : 0, std::memory_order_release);
 }
 
 void fd_changed(int) noexcept {
@@ -237,31 +320,36 @@ void fd_closing(int fd) noexcept {
   if (fd < counted_numbers && known_to[fd].load(std::memory_order_acquire) == 0) return;
   if (hub_count.load(std::memory_order_acquire) == (own && own->fd_watches ? 1u : 0u)) return;
 
-  // Other hubs: each is asked and answers from its own turn. The requests wait on this stack; a hub that is kept busy by
-  // a fiber that never waits would keep us, so we look after the time.
-  constexpr std::size_t most = 64;
-  forget_request requests[most];
-  std::atomic<std::uint32_t> left{0};
-  std::size_t asked = 0;
+  // Other hubs: each is asked and answers from its own turn. One whose thread is kept busy, or waits in the kernel for
+  // this very thread, must not keep us for ever: after a second we go on, and it forgets the fd when it comes to it.
+  auto* f = new (std::nothrow) farewell;
+  if (!f) return;
+  f->fd = fd;
   {
     base::lock_guard hold(hubs_lock);
+    f->requests.reset(new (std::nothrow) forget_request[hubs.size()]);
+    std::size_t asked = 0;
     for (hub_state* h : hubs) {
-      if (h == own || asked == most) continue;
-      forget_request& r = requests[asked++];
+      if (h == own || !f->requests) continue;
+      forget_request& r = f->requests[asked++];
       r.asked = h;
-      r.fd = fd;
-      r.left = &left;
+      r.of = f;
       r.deliver = &forget_here;
-      left.fetch_add(1, std::memory_order_relaxed);
+      r.drop = &nothing_to_forget;
+      f->left.fetch_add(1, std::memory_order_relaxed);
+      f->holders.fetch_add(1, std::memory_order_relaxed);
       h->send(r);
     }
   }
-  while (std::uint32_t still = left.load(std::memory_order_acquire)) {
+  for (int patience = 100; patience > 0; --patience) {
+    const std::uint32_t still = f->left.load(std::memory_order_acquire);
+    if (still == 0) break;
     const timespec pause{0, 10'000'000};
-    sys::call(SYS_futex, &left, 0 /* FUTEX_WAIT */, still, &pause);
+    sys::call(SYS_futex, &f->left, 0 /* FUTEX_WAIT */, still, &pause);
     // Two hubs that close at the same time would wait for each other: answer while we wait.
     if (own) own->deliver_messages();
   }
+  f->drop();
 }
 
 }  // namespace ringlet::io

@@ -25,12 +25,14 @@ ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline unt
   if (size == 0 || offset < 0) return sys::call(SYS_pread64, fd, buffer, size, offset);
   const iovec part{buffer, std::min<std::size_t>(size, 0x7ffff000)};
   const ssize_t got = sys::call(SYS_preadv2, fd, &part, 1, long(offset), 0L, RWF_NOWAIT);
-  if (got == -EOPNOTSUPP) return sys::call(SYS_pread64, fd, buffer, size, offset);
-  if (got != -EAGAIN) {
-    keep_fair(hub_state::here());
+  if (got != -EAGAIN && got != -EOPNOTSUPP) {
     // The cache may end before the file does; a thread's pread goes on to the disk.
     struct stat s;
-    if (got <= 0 || std::size_t(got) == part.iov_len || sys::call(SYS_fstat, fd, &s) != 0 || offset + got >= s.st_size) return got;
+    if (got <= 0 || std::size_t(got) == part.iov_len || sys::call(SYS_fstat, fd, &s) != 0 ||
+        (!S_ISBLK(s.st_mode) && offset + got >= s.st_size)) {
+      keep_fair(hub_state::here());
+      return got;
+    }
     const iovec rest{static_cast<char*>(buffer) + got, part.iov_len - std::size_t(got)};
     const ssize_t more = perform({.code = loop::opcode::readv, .fd = fd, .parts = &rest, .count = 1, .offset = offset + got}, until, "pread", fd);
     return more > 0 ? got + more : got;
@@ -59,7 +61,8 @@ int close(int fd) noexcept {
 }
 
 int dup3(int from, int to, int flags) noexcept {
-  if (from != to) fd_closing(to);
+  // A call that will fail closes nothing.
+  if (from != to && !(flags & ~O_CLOEXEC) && sys::call(SYS_fcntl, from, F_GETFD) >= 0) fd_closing(to);
   return int(sys::call(SYS_dup3, from, to, flags));
 }
 

@@ -1,14 +1,18 @@
-// Sockets and streams: each call is an attempt that cannot block, given to until_ready.
+// Sockets and streams: each call is an attempt that cannot block, given to until_ready, or to transfer_all if it goes on
+// until all is done.
 //
-// Reads try with MSG_DONTWAIT (sockets) or RWF_NOWAIT (everything else); files that know neither are read by the ring,
-// which waits for them, or under the epoll engine after a poll. A short read from a stream says that it is empty now, so
-// the next read parks without a try. Blocking writes go on until all is written, as a thread's do.
+// Reads try with MSG_DONTWAIT (sockets) or RWF_NOWAIT (everything else); files that know neither are asked by poll first,
+// and regular ones read by the engine. A short read from a stream may say that it is empty now (short_read), so the next
+// read parks without a try. Blocking writes go on until all is written, as a thread's do.
+//
+// An error that comes after some bytes is the next call's: so it is not fetched from the kernel, and raises no SIGPIPE.
 
 #include <ringlet/io.hpp>
 
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -17,6 +21,7 @@
 #include <vector>
 
 #include "base/sys.hpp"
+#include "io/doors.hpp"
 #include "io/wait.hpp"
 
 #ifndef RWF_NOWAIT
@@ -27,25 +32,19 @@ namespace ringlet::io {
 
 namespace {
 
-bool is_stream(const fd_watch* w) {
-  return w && (w->kind == file_kind::stream || w->kind == file_kind::pipe);
-}
+constexpr std::size_t most_at_once = 0x7ffff000;  // what the kernel moves in one call
 
 // After a read that got less than it asked for: what was there has been taken. Not so near an end or urgent data.
-void note_short(fd_watch* w, direction d, ssize_t got, std::size_t wanted) {
-  if (is_stream(w) && got > 0 && std::size_t(got) < wanted && w->is_armed(d) && !w->hung_up && !w->urgent) w->clear_ready(d);
+void note_short(fd_watch* w, ssize_t got, std::size_t wanted, bool ancillary) {
+  if (!w || got <= 0 || std::size_t(got) >= wanted || !w->is_armed(direction::in) || w->hung_up || w->urgent) return;
+  if (w->tells == short_read::says_empty || (w->tells == short_read::says_empty_unless_ancillary && !ancillary))
+    w->clear_ready(direction::in);
 }
 
-std::size_t total(const iovec* parts, int count) {
+std::size_t total(const iovec* parts, std::size_t count) {
   std::size_t sum = 0;
-  for (int i = 0; i < count; ++i) sum += parts[i].iov_len;
-  return sum;
-}
-
-bool polled_ready(int fd, short events) {
-  pollfd p{fd, events, 0};
-  const timespec at_once{0, 0};
-  return sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) != 0;
+  for (std::size_t i = 0; i < count && sum < most_at_once; ++i) sum += std::min(parts[i].iov_len, most_at_once);
+  return std::min(sum, most_at_once);
 }
 
 enum class verb { read, write };
@@ -55,8 +54,32 @@ ssize_t try_vector(verb v, int fd, const iovec* parts, int count) {
   return sys::call(v == verb::read ? SYS_preadv2 : SYS_pwritev2, fd, parts, count, -1L, -1L, RWF_NOWAIT);
 }
 
-// A file whose reads cannot be tried (terminals, timerfd, signalfd, inotify on some kernels; regular files that are not in
-// the page cache): an operation of the ring; where the engine has only helper threads, pollable ones wait for readiness.
+// recv(2), noting a short read. On a unix stream as recvmsg, which tells of ancillary data that were passed over.
+ssize_t receive_bytes(fd_watch* w, int fd, void* buffer, std::size_t size, int how) {
+  if (!w || w->tells != short_read::says_empty_unless_ancillary || !w->is_armed(direction::in)) {
+    const ssize_t got = sys::call(SYS_recvfrom, fd, buffer, size, how, nullptr, nullptr);
+    if (!(how & MSG_PEEK)) note_short(w, got, std::min(size, most_at_once), false);
+    return got;
+  }
+  iovec part{buffer, size};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  const ssize_t got = sys::call(SYS_recvmsg, fd, &message, how);
+  if (!(how & MSG_PEEK)) note_short(w, got, std::min(size, most_at_once), message.msg_flags & MSG_CTRUNC);
+  return got;
+}
+
+// More of a message that has gone in part: its peer's end is not ours to hear of now.
+ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(parts);
+  message.msg_iovlen = std::size_t(count);
+  return sys::call(SYS_sendmsg, fd, &message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+// A file whose reads cannot be tried (terminals, inotify, others on some kernels; regular files that are not in the page
+// cache).
 ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline until, const char* what) {
   hub_state& h = hub_state::here();
   fd_table& table = fd_table::of(h);
@@ -68,7 +91,14 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
     return perform({.code = loop::opcode::readv, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1}, until, what, fd);
   }
   table.refresh(w);
-  if (w.nonblocking) return sys::call(plain, fd, parts, count);
+  if (w.nonblocking) {
+    keep_fair(h);
+    return sys::call(plain, fd, parts, count);
+  }
+  // A terminal with room for one byte is ready, and then waits inside the call for the rest. So it may wait elsewhere.
+  if (v == verb::write && w.terminal)
+    return perform({.code = loop::opcode::writev, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1, .may_block = true},
+                   until, what, fd, detail::signal_effect::ends_unless_restarted);
   // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
   const short events = v == verb::read ? POLLIN : POLLOUT;
   return until_ready(fd, d, until, what, [&](fd_watch*) -> ssize_t {
@@ -105,154 +135,185 @@ class rest_of {
   std::vector<iovec> copy_;
 };
 
-// A regular file gave less than was asked: because it ends there, or because the page cache does?
+// A file gave less than was asked: because it ends there, or because the page cache does?
 bool at_end_of_file(int fd) {
   struct stat s;
   const long at = sys::call(SYS_lseek, fd, 0L, SEEK_CUR);
-  return at < 0 || sys::call(SYS_fstat, fd, &s) != 0 || at >= s.st_size;
+  return at < 0 || sys::call(SYS_fstat, fd, &s) != 0 || (!S_ISBLK(s.st_mode) && at >= s.st_size);
 }
 
-ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const char* what) {
-  // The caller's vector is looked at only after the kernel has accepted it: a bad one is EFAULT, not a crash.
-  hub_state& h = hub_state::here();
-  fd_watch* known = fd_table::of(h).find(fd);
-  bool unaskable = known && known->no_nowait;
-  if (!unaskable) {
-    const ssize_t result = until_ready(fd, direction::in, until, what, [&](fd_watch* w) -> ssize_t {
-      const ssize_t got = try_vector(verb::read, fd, parts, count);
-      if (got == -EOPNOTSUPP || (got == -EAGAIN && fd_table::of(h).kind_of(fd_table::of(h).get(fd)) == file_kind::regular)) {
-        unaskable = true;
-        return 0;
-      }
-      if (got > 0) note_short(w, direction::in, got, total(parts, count));
-      return got;
-    });
-    if (!unaskable && result > 0 && std::size_t(result) < total(parts, count)) {
-      fd_watch& w = fd_table::of(h).get(fd);
-      if (fd_table::of(h).kind_of(w) == file_kind::regular && !at_end_of_file(fd)) {
-        const rest_of rest(parts, count, std::size_t(result));
-        const ssize_t more = wait_for_vector(verb::read, fd, rest.parts(), rest.count(), until, what);
-        return more > 0 ? result + more : result;
-      }
+bool unaskable_file(fd_table& table, fd_watch* known, direction d) {
+  return known && known->knows_no_nowait(d) && table.kind_of(*known) != file_kind::unknown && known->knows_no_nowait(d);
+}
+
+// The kernel refuses RWF_NOWAIT here, or says that a regular file would have to be read from the disk.
+bool cannot_be_asked(fd_table& table, int fd, ssize_t answer) {
+  return answer == -EOPNOTSUPP || (answer == -EAGAIN && table.kind_of(table.get(fd)) == file_kind::regular);
+}
+
+ssize_t wait_for_unaskable(verb v, int fd, const iovec* parts, int count, deadline until, const char* what) {
+  fd_table& table = fd_table::of(hub_state::here());
+  fd_watch& w = table.get(fd);
+  const direction d = v == verb::read ? direction::in : direction::out;
+  if (table.kind_of(w) != file_kind::regular) w.no_nowait |= std::uint8_t(1u << unsigned(d));
+  return wait_for_vector(v, fd, parts, count, until, what);
+}
+
+// The caller's vector is looked at only after the kernel has accepted it: a bad one is EFAULT, not a crash. `ours`: it is
+// no caller's, and has one part.
+ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const char* what, bool ours = false) {
+  fd_table& table = fd_table::of(hub_state::here());
+  bool unaskable = unaskable_file(table, table.find(fd), direction::in);
+  if (unaskable) return wait_for_unaskable(verb::read, fd, parts, count, until, what);
+  bool goes_on = false;  // a regular file, cut short by the cache's end
+  std::uint32_t generation = 0;
+  const ssize_t result = until_ready(fd, direction::in, until, what, [&](fd_watch* w) -> ssize_t {
+    if (w && w->tells == short_read::says_empty_unless_ancillary && w->is_armed(direction::in) && ours)
+      return receive_bytes(w, fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
+    const ssize_t got = try_vector(verb::read, fd, parts, count);
+    if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
+      note_short(w, got, std::size_t(-1), true);
+      goes_on = !(w && w->is_armed(direction::in)) && table.kind_of(table.get(fd)) == file_kind::regular && !at_end_of_file(fd);
+      if (goes_on) generation = table.get(fd).generation;
     }
-    if (!unaskable) return result;
-  }
-  fd_watch& w = fd_table::of(h).get(fd);
-  if (fd_table::of(h).kind_of(w) != file_kind::regular) w.no_nowait = true;
-  return wait_for_vector(verb::read, fd, parts, count, until, what);
+    unaskable = cannot_be_asked(table, fd, got);
+    return unaskable ? 0 : got;
+  });
+  if (unaskable) return wait_for_unaskable(verb::read, fd, parts, count, until, what);
+  if (!goes_on || result <= 0 || table.get(fd).generation != generation) return result;
+  const rest_of rest(parts, count, std::size_t(result));
+  const ssize_t more = wait_for_vector(verb::read, fd, rest.parts(), rest.count(), until, what);
+  return more > 0 ? result + more : result;
 }
 
-// One attempt to write what is left from `done` on; -EAGAIN if nothing at all could be.
+// Some bytes have gone through a stream socket: does the call end here, since what comes next is an error or the mark of
+// urgent data?
+bool ends_here(int fd, direction d) {
+  if (d == direction::out) return polled_ready(fd, 0);  // POLLERR, POLLHUP: no more goes
+  pollfd p{fd, POLLPRI, 0};
+  const timespec at_once{0, 0};
+  int answer = 0;
+  if (sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) <= 0) return false;
+  if ((p.revents & POLLPRI) && sys::call(SYS_ioctl, fd, SIOCATMARK, &answer) == 0 && answer) return true;
+  return (p.revents & POLLERR) && sys::call(SYS_ioctl, fd, FIONREAD, &answer) == 0 && answer == 0;
+}
+
+// park_on, but for a unix datagram socket that is not connected: whether its receiver has room, no poll of it tells.
+int wait_for_room(fd_watch& w, direction d, deadline until, const char* what, clock::duration& pause) {
+  if (d == direction::in || w.kind != file_kind::datagram || until == deadline::passed() || !polled_ready(w.fd, POLLOUT))
+    return park_on(w, d, until, what);
+  const std::uint32_t generation = w.generation;
+  const int slept = sleep_until(std::min(until, deadline(pause)));
+  pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(20));
+  if (slept) return slept;
+  return w.generation != generation ? -EBADF : until.has_passed() ? -ETIME : 0;
+}
+
+// Tries, parks and tries again until all is transferred, or an end, an error or the deadline comes; then what has been
+// counts, if anything has. `attempt(watch or null, done)`: one try from there on. The size is asked for only after the
+// kernel has accepted the arguments.
 template <class Size, class Attempt>
-ssize_t write_all(int fd, Size size_of_all, deadline until, const char* what, Attempt attempt) {
+ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, const char* what, Attempt attempt) {
   hub_state& h = hub_state::here();
   if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
-  std::size_t done = 0;
-  // A write says how much went; whether more is to be written is asked only when it was cut short.
-  const bool tried = !known || known->maybe_ready(direction::out) || !known->is_armed(direction::out) || until == deadline::passed();
-  ssize_t got = tried ? attempt(known, done) : -EAGAIN;
-  if (got < 0 && got != -EAGAIN) return got;
-  if (got >= 0) {
-    done = std::size_t(got);
-    if (got == 0 || done >= size_of_all()) {
-      keep_fair(h);
-      return got;
-    }
+  const bool tries = !known || known->maybe_ready(d) || !known->is_armed(d);
+  ssize_t got = tries ? attempt(known, std::size_t(0)) : -EAGAIN;
+  if (got != -EAGAIN && (got <= 0 || std::size_t(got) >= size_of_all())) {
+    if (got >= 0) keep_fair(h);
+    return got;
   }
   if (fd < 0) return -EBADF;
   fd_watch& w = table.get(fd);
   table.refresh(w);
-  if (w.nonblocking && !tried) return attempt(&w, 0);  // as in until_ready
-  if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::pipe && w.kind != file_kind::other && got >= 0))
-    return done ? ssize_t(done) : got;
-  const call_deadline limit = deadline_of(w, direction::out, until);
-  do {
-    if (got == -EAGAIN) {
-      w.clear_ready(direction::out);
-      if (const int failed = park_on(w, direction::out, limit.until, what))
-        return done ? ssize_t(done) : failed == -ETIME ? limit.when_passed : failed;
+  if (w.nonblocking) {
+    if (!tries) got = attempt(&w, std::size_t(0));
+    keep_fair(h);
+    return got;
+  }
+  const bool goes_on = w.kind == file_kind::stream || (d == direction::out && (w.kind == file_kind::pipe || w.kind == file_kind::other));
+  if (got > 0 && !goes_on) return got;
+  const call_deadline limit = deadline_of(w, d, until);
+  clock::duration pause = std::chrono::microseconds(100);
+  std::size_t done = got > 0 ? std::size_t(got) : 0;
+  while (true) {
+    int ended = 0;
+    if (got == -EAGAIN || (w.is_armed(d) && !w.maybe_ready(d))) {
+      w.clear_ready(d);
+      ended = wait_for_room(w, d, limit.until, what, pause);
+      if (ended && ended != -ETIME) return done ? ssize_t(done) : ended;
     }
+    if (done && w.kind == file_kind::stream && (d == direction::in || w.hung_up) && ends_here(fd, d)) break;
     got = attempt(&w, done);
-    if (got < 0 && got != -EAGAIN) return done ? ssize_t(done) : got;
+    if (got == -EAGAIN) {
+      if (ended) return done ? ssize_t(done) : limit.when_passed;
+      continue;
+    }
     if (got > 0) done += std::size_t(got);
-    if (got == 0) break;
-  } while (got == -EAGAIN || done < size_of_all());
-  if (w.maybe_ready(direction::out) && !w.waiters[1].empty()) fd_table::wake_next(w, direction::out);
-  return ssize_t(done);
+    if (got <= 0 || !goes_on || done >= size_of_all()) break;
+  }
+  pass_on(w, d);
+  return done ? ssize_t(done) : got;
 }
 
 ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, const char* what) {
-  hub_state& h = hub_state::here();
-  fd_watch* known = fd_table::of(h).find(fd);
-  if (known && known->kind == file_kind::regular) return sys::call(SYS_writev, fd, parts, count);
-  bool unaskable = known && known->no_nowait;
-  if (!unaskable) {
-    const ssize_t result = write_all(fd, [&] { return total(parts, count); }, until, what, [&](fd_watch*, std::size_t done) -> ssize_t {
-      const rest_of rest(parts, count, done);
-      const ssize_t got = try_vector(verb::write, fd, rest.parts(), rest.count());
-      if (done == 0 && (got == -EOPNOTSUPP ||
-                        (got == -EAGAIN && fd_table::of(h).kind_of(fd_table::of(h).get(fd)) == file_kind::regular))) {
-        unaskable = true;
-        return -EOPNOTSUPP;
-      }
-      return got;
-    });
-    if (!unaskable) return result;
+  fd_table& table = fd_table::of(hub_state::here());
+  fd_watch* known = table.find(fd);
+  if (known && known->kind == file_kind::regular && table.kind_of(*known) == file_kind::regular) {
+    keep_fair(hub_state::here());
+    return sys::call(SYS_writev, fd, parts, count);
   }
-  fd_watch& w = fd_table::of(h).get(fd);
-  if (fd_table::of(h).kind_of(w) != file_kind::regular) w.no_nowait = true;
-  return wait_for_vector(verb::write, fd, parts, count, until, what);
+  bool unaskable = unaskable_file(table, known, direction::out);
+  if (unaskable) return wait_for_unaskable(verb::write, fd, parts, count, until, what);
+  const auto size_of_all = [&] { return total(parts, std::size_t(count)); };
+  const ssize_t result = transfer_all(fd, direction::out, size_of_all, until, what, [&](fd_watch* w, std::size_t done) -> ssize_t {
+    if (done == 0) {
+      const ssize_t got = try_vector(verb::write, fd, parts, count);
+      unaskable = cannot_be_asked(table, fd, got);
+      return unaskable ? -EOPNOTSUPP : got;
+    }
+    const rest_of rest(parts, count, done);
+    return w && w->kind == file_kind::stream ? send_rest(fd, rest.parts(), rest.count(), 0)
+                                             : try_vector(verb::write, fd, rest.parts(), rest.count());
+  });
+  return unaskable ? wait_for_unaskable(verb::write, fd, parts, count, until, what) : result;
 }
 
-// Some sockets' send may be cut short in the middle; MSG_DONTWAIT by the caller means that it wants to know.
-template <class Send>
-ssize_t send_all(int fd, std::size_t size, int flags, deadline until, const char* what, Send once) {
-  if (flags & MSG_DONTWAIT) return once(0, flags);
-  return write_all(fd, [size] { return size; }, until, what, [&](fd_watch*, std::size_t done) { return once(done, flags | MSG_DONTWAIT); });
+// Receives with MSG_PEEK and MSG_WAITALL look until all is there; what they see stays.
+template <class Look>
+ssize_t peek_all(int fd, std::size_t wanted, deadline until, const char* what, Look look) {
+  ssize_t most = -EAGAIN;
+  const ssize_t got = until_ready(fd, direction::in, until, what, [&](fd_watch*) -> ssize_t {
+    most = look();
+    fd_table& table = fd_table::of(hub_state::here());
+    const bool enough = most <= 0 || std::size_t(most) >= wanted || table.kind_of(table.get(fd)) != file_kind::stream ||
+                        polled_ready(fd, POLLRDHUP | POLLPRI);
+    return enough ? most : -EAGAIN;
+  });
+  return got < 0 && most > 0 ? most : got;
 }
 
-// recv and its kin: with MSG_WAITALL until all is here, an end or an error.
-template <class Receive>
-ssize_t receive(int fd, std::size_t wanted, int flags, deadline until, const char* what, Receive once) {
-  if (flags & (MSG_DONTWAIT | MSG_ERRQUEUE)) return once(0, flags);
-  const auto attempt = [&](std::size_t done) {
-    return until_ready(fd, direction::in, until, what, [&, done](fd_watch* w) -> ssize_t {
-      const ssize_t got = once(done, flags | MSG_DONTWAIT);
-      if (!(flags & MSG_PEEK)) note_short(w, direction::in, got, wanted - done);
-      return got;
-    });
-  };
-  ssize_t got = attempt(0);
-  if (!(flags & MSG_WAITALL) || (flags & (MSG_PEEK | MSG_OOB)) || got <= 0 || std::size_t(got) >= wanted) return got;
-  hub_state& h = hub_state::here();
-  if (fd_table::of(h).kind_of(fd_table::of(h).get(fd)) != file_kind::stream) return got;
-  std::size_t done = std::size_t(got);
-  while (done < wanted) {
-    got = attempt(done);
-    if (got <= 0) break;
-    done += std::size_t(got);
-  }
-  return ssize_t(done);
-}
 }  // namespace
 
 ssize_t read(int fd, void* buffer, std::size_t size, deadline until) noexcept {
   if (size == 0) return sys::call(SYS_read, fd, buffer, size);
-  const iovec part{buffer, std::min<std::size_t>(size, 0x7ffff000)};
-  return read_vector(fd, &part, 1, until, "read");
+  const iovec part{buffer, std::min(size, most_at_once)};
+  return read_vector(fd, &part, 1, until, "read", true);
 }
 ssize_t readv(int fd, const iovec* parts, int count, deadline until) noexcept {
   return read_vector(fd, parts, count, until, "readv");
 }
 ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexcept {
-  const iovec part{const_cast<void*>(data), std::min<std::size_t>(size, 0x7ffff000)};
+  const iovec part{const_cast<void*>(data), std::min(size, most_at_once)};
   return write_vector(fd, &part, 1, until, "write");
 }
 ssize_t writev(int fd, const iovec* parts, int count, deadline until) noexcept {
   return write_vector(fd, parts, count, until, "writev");
 }
+
+// Which receives do not wait: MSG_OOB, too, never does (tcp(7) is silent about it; the kernel answers EAGAIN or EINVAL).
+static constexpr int never_wait = MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB;
 
 ssize_t recv(int fd, void* buffer, std::size_t size, int flags, deadline until) noexcept {
   return recvfrom(fd, buffer, size, flags, nullptr, nullptr, until);
@@ -260,32 +321,52 @@ ssize_t recv(int fd, void* buffer, std::size_t size, int flags, deadline until) 
 
 ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* from, unsigned* from_length,
                  deadline until) noexcept {
-  return receive(fd, size, flags, until, "recv", [=](std::size_t done, int how) {
-    return sys::call(SYS_recvfrom, fd, static_cast<char*>(buffer) + done, size - done, how, from, from_length);
-  });
+  const int how = flags | MSG_DONTWAIT;
+  const auto once = [=](fd_watch* w, std::size_t done) -> ssize_t {
+    char* place = static_cast<char*>(buffer) + done;
+    if (!from) return receive_bytes(w, fd, place, size - done, how);
+    const ssize_t got = sys::call(SYS_recvfrom, fd, place, size - done, how, from, from_length);
+    if (!(how & MSG_PEEK)) note_short(w, got, std::min(size - done, most_at_once), true);
+    return got;
+  };
+  if (flags & never_wait) {
+    keep_fair(hub_state::here());
+    return sys::call(SYS_recvfrom, fd, buffer, size, how, from, from_length);
+  }
+  if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recv", [&](fd_watch* w) { return once(w, 0); });
+  const std::size_t wanted = std::min(size, most_at_once);
+  if (flags & MSG_PEEK) return peek_all(fd, wanted, until, "recv", [&] { return once(nullptr, 0); });
+  return transfer_all(fd, direction::in, [=] { return wanted; }, until, "recv", once);
 }
 
 ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
-  const auto once = [=](std::size_t, int how) { return sys::call(SYS_recvmsg, fd, message, how); };
-  // A bad message is the kernel's to refuse; and what a first try has put into its lengths must not limit the next one.
-  if (!(flags & MSG_WAITALL)) return receive(fd, std::size_t(-1) >> 1, flags, until, "recvmsg", once);
-  const ssize_t first = receive(fd, std::size_t(-1) >> 1, flags & ~MSG_WAITALL, until, "recvmsg", once);
-  if (first <= 0) return first;
-  std::size_t wanted = 0;
-  for (std::size_t i = 0; i < message->msg_iovlen; ++i) wanted += message->msg_iov[i].iov_len;
-  std::size_t done = std::size_t(first);
-  hub_state& h = hub_state::here();
-  if (done >= wanted || (flags & MSG_PEEK) || message->msg_controllen ||
-      fd_table::of(h).kind_of(fd_table::of(h).get(fd)) != file_kind::stream)
-    return first;
-  const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
-  for (int i = 0; i < rest.count(); ++i) {
-    const iovec& part = rest.parts()[i];
-    const ssize_t got = recv(fd, part.iov_base, part.iov_len, flags, until);
-    if (got > 0) done += std::size_t(got);
-    if (got < ssize_t(part.iov_len)) break;
+  const int how = flags | MSG_DONTWAIT;
+  if (flags & never_wait) {
+    keep_fair(hub_state::here());
+    return sys::call(SYS_recvmsg, fd, message, how);
   }
-  return ssize_t(done);
+  // A bad message is the kernel's to refuse, so it is looked at only afterwards.
+  bool ancillary = false;
+  const auto whole = [&] { return total(message->msg_iov, message->msg_iovlen); };
+  const auto once = [&](fd_watch* w) -> ssize_t {
+    const ssize_t got = sys::call(SYS_recvmsg, fd, message, how);
+    if (got > 0) ancillary = message->msg_controllen > 0 || (message->msg_flags & MSG_CTRUNC);
+    if (got > 0 && !(flags & MSG_PEEK)) note_short(w, got, whole(), ancillary);
+    return got;
+  };
+  if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recvmsg", once);
+  if (flags & MSG_PEEK) return peek_all(fd, most_at_once, until, "recvmsg", [&] { return once(nullptr); });
+  // What came with ancillary data is a message of its own.
+  return transfer_all(fd, direction::in, [&] { return ancillary ? 0 : whole(); }, until, "recvmsg", [&](fd_watch* w, std::size_t done) -> ssize_t {
+    if (done == 0) return once(w);
+    const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
+    msghdr more{};
+    more.msg_iov = const_cast<iovec*>(rest.parts());
+    more.msg_iovlen = std::size_t(rest.count());
+    const ssize_t got = sys::call(SYS_recvmsg, fd, &more, how);
+    note_short(w, got, whole() - done, more.msg_flags & MSG_CTRUNC);
+    return got;
+  });
 }
 
 ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline until) noexcept {
@@ -294,34 +375,29 @@ ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline unt
 
 ssize_t sendto(int fd, const void* data, std::size_t size, int flags, const sockaddr* to, unsigned to_length,
                deadline until) noexcept {
-  return send_all(fd, size, flags, until, "send", [=](std::size_t done, int how) {
+  const auto once = [=](fd_watch*, std::size_t done) -> ssize_t {
+    const int how = flags | MSG_DONTWAIT | (done ? MSG_NOSIGNAL : 0);
     return sys::call(SYS_sendto, fd, static_cast<const char*>(data) + done, size - done, how, to, to_length);
-  });
+  };
+  if (flags & MSG_DONTWAIT) {
+    keep_fair(hub_state::here());
+    return once(nullptr, 0);
+  }
+  return transfer_all(fd, direction::out, [size] { return std::min(size, most_at_once); }, until, "send", once);
 }
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexcept {
-  if (flags & MSG_DONTWAIT) return sys::call(SYS_sendmsg, fd, message, flags);
-  // The first piece carries the ancillary data; what is left of a stream's bytes follows plainly.
-  const ssize_t first = until_ready(fd, direction::out, until, "sendmsg", [&](fd_watch*) -> ssize_t {
-    return sys::call(SYS_sendmsg, fd, message, flags | MSG_DONTWAIT);
-  });
-  if (first < 0) return first;
-  std::size_t size = 0;
-  for (std::size_t i = 0; i < message->msg_iovlen; ++i) size += message->msg_iov[i].iov_len;
-  std::size_t done = std::size_t(first);
-  if (done >= size) return first;
-  hub_state& h = hub_state::here();
-  fd_watch& w = fd_table::of(h).get(fd);
-  fd_table::of(h).refresh(w);
-  if (w.nonblocking || w.kind != file_kind::stream) return first;
-  const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
-  for (int i = 0; i < rest.count(); ++i) {
-    const iovec& part = rest.parts()[i];
-    const ssize_t got = send(fd, part.iov_base, part.iov_len, flags, until);
-    if (got > 0) done += std::size_t(got);
-    if (got < ssize_t(part.iov_len)) break;
+  if (flags & MSG_DONTWAIT) {
+    keep_fair(hub_state::here());
+    return sys::call(SYS_sendmsg, fd, message, flags);
   }
-  return ssize_t(done);
+  // The first piece carries the ancillary data; what is left of a stream's bytes follows plainly.
+  return transfer_all(fd, direction::out, [=] { return total(message->msg_iov, message->msg_iovlen); }, until, "sendmsg",
+                      [=](fd_watch*, std::size_t done) -> ssize_t {
+                        if (done == 0) return sys::call(SYS_sendmsg, fd, message, flags | MSG_DONTWAIT);
+                        const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
+                        return send_rest(fd, rest.parts(), rest.count(), flags);
+                      });
 }
 
 // --- connections -----------------------------------------------------------------------------------------------------
@@ -344,65 +420,82 @@ long call_nonblocking(int fd, Call call) {
 
 int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noexcept {
   hub_state& h = hub_state::here();
-  if (fd < 0) return -EBADF;
   fd_table& table = fd_table::of(h);
-  fd_watch& w = table.get(fd);
+  fd_watch* known = table.get_if_open(fd);
+  if (!known) return -EBADF;
+  fd_watch& w = *known;
   table.refresh(w);
   if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram))
     return int(sys::call(SYS_connect, fd, to, to_length));
   call_deadline limit = deadline_of(w, direction::out, until);
   if (limit.when_passed == -EAGAIN) limit.when_passed = -EINPROGRESS;  // connect(2) under SO_SNDTIMEO
+  const std::uint32_t generation = w.generation;
+  const bool by_ring = h.engine->waits_for_sockets();
+  clock::duration pause = std::chrono::milliseconds(1);
   ssize_t result;
-  if (h.engine->waits_for_sockets()) {
-    // The kernel's own copy of the address is made when the operation is handed over, which may be after we have parked.
-    unsigned length = to_length;
-    result = perform({.code = loop::opcode::connect, .fd = fd, .address = const_cast<sockaddr*>(to), .address_length = &length},
-                     limit.until, "connect", fd, detail::signal_effect::ends_unless_restarted);
-    if (result == -ETIMEDOUT && limit.until.has_passed()) result = limit.when_passed;
-  } else {
-    clock::duration pause = std::chrono::milliseconds(1);
-    while ((result = call_nonblocking(fd, [&] { return sys::call(SYS_connect, fd, to, to_length); })) == -EAGAIN) {
+  bool late = false;
+  while (true) {
+    if (by_ring) {
+      // The kernel's own copy of the address is made when the operation is handed over, which may be after we have parked.
+      unsigned length = to_length;
+      result = perform({.code = loop::opcode::connect, .fd = fd, .address = const_cast<sockaddr*>(to), .address_length = &length},
+                       limit.until, "connect", fd, detail::signal_effect::ends_unless_restarted);
+      if (result == -ETIMEDOUT && limit.until.has_passed()) return limit.when_passed;
+    } else {
+      result = call_nonblocking(fd, [&] { return sys::call(SYS_connect, fd, to, to_length); });
+    }
+    if (late && (result == -EAGAIN || result == -EALREADY || result == -EINPROGRESS)) return limit.when_passed;
+    int ended = 0;
+    if (result == -EAGAIN) {
       // A unix listener's backlog is full; nothing tells when it has room.
-      if (limit.until.has_passed()) return limit.when_passed;
-      if (const int failed = sleep_until(std::min(limit.until, deadline(pause)))) return failed;
+      ended = sleep_until(std::min(limit.until, deadline(pause)));
       pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(50));
+      late = limit.until.has_passed();
+    } else if (result == -EINPROGRESS || result == -EALREADY) {
+      // Begun, by this call or by one that was given up. Asked again when it stirs: that also is what turns the socket
+      // from connecting to connected.
+      w.clear_ready(direction::out);
+      ended = park_on(w, direction::out, limit.until, "connect");
+      late = ended == -ETIME;
+    } else {
+      break;
     }
-    if (result == -EINPROGRESS) {
-      // Asked again when it stirs: that also is what turns the socket from connecting to connected.
-      do {
-        w.clear_ready(direction::out);
-        const int failed = park_on(w, direction::out, limit.until, "connect");
-        if (failed) return failed == -ETIME ? limit.when_passed : failed;
-        result = call_nonblocking(fd, [&] { return sys::call(SYS_connect, fd, to, to_length); });
-      } while (result == -EINPROGRESS || result == -EALREADY);
-    }
+    if (ended && ended != -ETIME) return ended;
+    if (w.generation != generation) return -EBADF;
   }
   // An unconnected socket reports HUP when it is polled; that is over now.
-  w.hung_up = false;
-  w.set_ready(direction::in);
-  w.set_ready(direction::out);
+  if (w.generation == generation) {
+    w.hung_up = false;
+    w.set_ready(direction::in);
+    w.set_ready(direction::out);
+  }
   return int(result);
 }
 
 int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline until) noexcept {
   hub_state& h = hub_state::here();
-  if (fd < 0) return -EBADF;
   fd_table& table = fd_table::of(h);
-  fd_watch& w = table.get(fd);
+  fd_watch* known = table.get_if_open(fd);
+  if (!known) return -EBADF;
+  fd_watch& w = *known;
   table.refresh(w);
-  if (w.nonblocking || w.kind != file_kind::stream) {
-    const long got = sys::call(SYS_accept4, fd, from, from_length, flags);
-    if (got >= 0) keep_fair(h);
-    return int(got);
-  }
-  const call_deadline limit = deadline_of(w, direction::in, until);
-  if (!h.engine->waits_for_sockets())
-    return int(until_ready(fd, direction::in, until, "accept", [&](fd_watch*) -> ssize_t {
+  ssize_t got;
+  if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram)) {
+    got = sys::call(SYS_accept4, fd, from, from_length, flags);
+    keep_fair(h);
+  } else if (!h.engine->waits_for_sockets()) {
+    got = until_ready(fd, direction::in, until, "accept", [&](fd_watch*) -> ssize_t {
       return call_nonblocking(fd, [&] { return sys::call(SYS_accept4, fd, from, from_length, flags); });
-    }));
-  const ssize_t got = perform({.code = loop::opcode::accept, .fd = fd, .flags = flags, .address = from, .address_length = from_length},
-                              limit.until, "accept", fd, detail::signal_effect::ends_unless_restarted);
-  return got == -ETIMEDOUT ? limit.when_passed : int(got);
+    });
+  } else {
+    const call_deadline limit = deadline_of(w, direction::in, until);
+    got = perform({.code = loop::opcode::accept, .fd = fd, .flags = flags, .address = from, .address_length = from_length},
+                  limit.until, "accept", fd, detail::signal_effect::ends_unless_restarted);
+    if (got == -ETIMEDOUT) got = limit.when_passed;
+  }
+  // Accepted connections are closed by all sorts of code; whatever was known of the number is over.
+  if (got >= 0) fd_opened(int(got));
+  return int(got);
 }
 
 }  // namespace ringlet::io

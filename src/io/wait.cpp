@@ -1,9 +1,17 @@
 #include "io/wait.hpp"
 
+#include <poll.h>
+
 #include "base/assert.hpp"
 #include "base/sys.hpp"
 
 namespace ringlet::io {
+
+bool polled_ready(int fd, short events) {
+  pollfd p{fd, events, 0};
+  const timespec at_once{0, 0};
+  return sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) != 0;
+}
 
 call_deadline deadline_of(const fd_watch& w, direction d, deadline until) {
   const clock::duration own = w.timeouts[unsigned(d)];
@@ -25,58 +33,98 @@ int park_on(fd_watch& w, direction d, deadline until, const char* what, detail::
     return true;
   };
   if (until == deadline::passed()) return -ETIME;
+  const std::uint32_t generation = w.generation;
+  const auto same_file = [&](int result) { return result != -ECANCELED && w.generation != generation ? -EBADF : result; };
   if (const int failed = fd_table::of(h).arm(w, d)) {
     if (failed != -EPERM) return failed;
     // Such a file is always ready, says the kernel, and yet the call would block: let others run, then try again.
     h.yield();
-    return h.interrupted() ? -ECANCELED : 0;
+    return same_file(h.interrupted() ? -ECANCELED : until.has_passed() ? -ETIME : 0);
   }
   w.waiters[unsigned(d)].push_back(me);
   ++h.fd_waits;
   const wake_reason reason = h.wait(me, until);
   --h.fd_waits;
   switch (reason) {
-    case wake_reason::timed_out: return -ETIME;
-    case wake_reason::interrupted: return me.signalled ? -EINTR : -ECANCELED;
-    default: return me.closed ? -EBADF : 0;
+    case wake_reason::timed_out: return same_file(-ETIME);
+    case wake_reason::interrupted: return same_file(me.signalled ? -EINTR : -ECANCELED);
+    default: return same_file(me.closed ? -EBADF : 0);  // closed after it was woken, perhaps
   }
 }
+
+namespace {
+// The kernel wakes one accept operation for a connection. If that one ends otherwise, the connection is another's.
+void pass_on_connection(fd_watch& w) {
+  operation_waiter* next = nullptr;
+  w.operations.for_each([&](waiter& o) {
+    auto& op = static_cast<operation_waiter&>(o);
+    if (!next && op.accepts && !op.done && !op.asked_again) next = &op;
+  });
+  if (!next || !polled_ready(w.fd, POLLIN)) return;
+  next->asked_again = true;
+  next->hub->engine->cancel(*next);
+}
+}  // namespace
 
 ssize_t perform(const loop::operation& op, deadline until, const char* what, int fd, detail::signal_effect signals) {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
-  struct in_flight : loop::completion, waiter {
-    hub_state* hub;
-  };
-  in_flight me;
+  operation_waiter me;
   me.hub = &h;
   me.fiber = h.running;
   me.what = what;
   me.fd = fd;
   me.on_signal = signals;
+  me.accepts = op.code == loop::opcode::accept;
+  me.waits_for_a_peer = me.accepts || op.code == loop::opcode::connect || op.may_block;
   // The timer and a kill do not end this wait; they only ask the kernel to.
   struct early {
     static bool cancel(waiter& w) {
-      auto& mine = static_cast<in_flight&>(w);
+      auto& mine = static_cast<operation_waiter&>(w);
       mine.hub->engine->cancel(mine);
       return false;
     }
   };
   me.withdraw = &early::cancel;
   static_cast<loop::completion&>(me).wake = [](loop::completion& c) {
-    auto& mine = static_cast<in_flight&>(c);
+    auto& mine = static_cast<operation_waiter&>(c);
     if (mine.fiber->waiting == &mine) mine.hub->wake(mine);
   };
   if (h.interrupted()) return -ECANCELED;
-  h.engine->start(op, me);
-  if (!me.done) h.wait(me, until);
-  RINGLET_ASSERT(me.done, "an operation's stack would be left while the kernel may still write to it");
-  const int result = me.result;
-  if (result == -ECANCELED || result == -EINTR) {
-    if (h.interrupted()) return -ECANCELED;
-    if (until.has_passed()) return -ETIMEDOUT;
-    if (me.signalled) return -EINTR;
+  fd_watch* w = fd_table::of(h).get_if_open(fd);
+  if (w) w->operations.push_back(me);
+  bool last_look = false;
+  int result;
+  while (true) {
+    me.asked_again = false;
+    h.engine->start(op, me);
+    if (!me.done) h.wait(me, until);
+    RINGLET_ASSERT(me.done, "an operation's stack would be left while the kernel may still write to it");
+    result = me.result;
+    if (result != -ECANCELED && result != -EINTR) break;
+    if (h.interrupted()) {
+      result = -ECANCELED;
+    } else if (me.closed) {
+      result = -EBADF;
+    } else if (until.has_passed()) {
+      // It may have been cancelled just as a connection came, and that was in time.
+      if (me.accepts && !last_look && polled_ready(fd, POLLIN)) {
+        last_look = true;
+        continue;
+      }
+      result = -ETIMEDOUT;
+    } else if (me.signalled) {
+      result = -EINTR;
+    } else if (me.asked_again) {
+      continue;
+    }
+    if (w && me.accepts && !me.closed) {
+      me.unlink();
+      pass_on_connection(*w);
+    }
+    break;
   }
+  me.unlink();
   return result;
 }
 

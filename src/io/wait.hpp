@@ -25,13 +25,21 @@ struct call_deadline {
 };
 call_deadline deadline_of(const fd_watch&, direction, deadline until);
 
-// A fiber whose calls all succeed at once gives the others a turn now and then.
+// Does the kernel say so at this moment?
+bool polled_ready(int fd, short events);
+
+// A fiber whose calls all return at once, with something or with EAGAIN, gives the others a turn now and then.
 inline void keep_fair(hub_state& h) {
   constexpr unsigned longest_streak = 64;
   if (__builtin_expect(++h.io_streak >= longest_streak, 0)) {
     h.io_streak = 0;
-    h.yield();
+    if (h.can_park()) h.yield();
   }
+}
+
+// One readiness wakes one waiter; what that one has left is the next one's.
+inline void pass_on(fd_watch& w, direction d) {
+  if (w.maybe_ready(d) && !w.waiters[unsigned(d)].empty()) fd_table::wake_next(w, d);
 }
 
 // `attempt(watch or null)` makes the call without blocking: a result, or -EAGAIN.
@@ -41,10 +49,8 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
-  // A clear ready bit only says that we may wait without a try: news may lie in the ring unread. So one who will not
-  // wait (O_NONBLOCK, a deadline that has passed) is always tried for.
-  const bool tried = !known || known->maybe_ready(d) || !known->is_armed(d) || until == deadline::passed();
-  if (tried) {
+  const bool tries = !known || known->maybe_ready(d) || !known->is_armed(d);
+  if (tries) {
     const ssize_t result = attempt(known);
     if (result != -EAGAIN) {
       keep_fair(h);
@@ -54,17 +60,23 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   if (fd < 0) return -EBADF;
   fd_watch& w = table.get(fd);
   table.refresh(w);
-  if (w.nonblocking) return tried ? -EAGAIN : attempt(&w);
+  if (w.nonblocking) {
+    // Who does not wait may know more than we (from an epoll of its own): only the kernel may tell it to come again.
+    const ssize_t result = tries ? -EAGAIN : attempt(&w);
+    keep_fair(h);
+    return result;
+  }
   const call_deadline limit = deadline_of(w, d, until);
   while (true) {
     w.clear_ready(d);
-    if (const int failed = park_on(w, d, limit.until, what)) return failed == -ETIME ? limit.when_passed : failed;
-    const ssize_t result = attempt(&w);
+    const int ended = park_on(w, d, limit.until, what);
+    if (ended && ended != -ETIME) return ended;
+    const ssize_t result = attempt(&w);  // also when it is late: what is there wins over the deadline
     if (result != -EAGAIN) {
-      // Others may wait for what is left.
-      if (w.maybe_ready(d) && !w.waiters[unsigned(d)].empty()) fd_table::wake_next(w, d);
+      pass_on(w, d);
       return result;
     }
+    if (ended) return limit.when_passed;
   }
 }
 

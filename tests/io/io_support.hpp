@@ -1,6 +1,8 @@
 #pragma once
 // What the io tests share: an fd that is closed the way the direct API asks for, and running a case on fibers.
 
+#include <poll.h>
+
 #include <utility>
 
 #include <ringlet/fiber.hpp>
@@ -49,6 +51,11 @@ bool turn_until(Until done) {
     ringlet::yield();
   }
   return false;
+}
+// The kernel's own word, at this moment (a packet over loopback may need one).
+inline bool is_readable(int fd, int milliseconds = 0) {
+  pollfd p{fd, POLLIN, 0};
+  return ::poll(&p, 1, milliseconds) == 1;
 }
 // The number of fibers that wait on an fd is what it should be: so they are parked, not about to be.
 inline bool parked_on_fds(std::size_t n) {
