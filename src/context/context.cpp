@@ -2,6 +2,27 @@
 
 #include "base/assert.hpp"
 
+#if defined(__x86_64__)
+asm(R"(
+  .text
+  .hidden ringlet_jump_alike
+  .globl ringlet_jump_alike
+  .type ringlet_jump_alike, @function
+  .p2align 4
+ringlet_jump_alike:
+  .cfi_startproc
+  leaq 1f(%rip), %rax
+  pushq %rax
+  .cfi_adjust_cfa_offset 8
+  jmp *jump_fcontext@GOTPCREL(%rip)
+  .cfi_adjust_cfa_offset -8
+1:
+  ret
+  .cfi_endproc
+  .size ringlet_jump_alike, .-ringlet_jump_alike
+)");
+#endif
+
 namespace ringlet::context {
 
 namespace {

@@ -60,6 +60,7 @@ struct thread_state {
   greenlet_state* left_behind = nullptr;  // ended or lost their last handle in a switch; what they sent may still be on their stacks
   greenlet_state* base = nullptr;        // where the running flow began: main, or the running fiber's own greenlet
   greenlet_state main;                   // one reference to it stands for all of `references`
+  context::thread_globals globals;
   context::stack_pool* stacks = nullptr;
   base::intrusive_list<greenlet_state, living_link> living;  // begun and not dead; fibers are in their hub's list
   std::atomic<greenlet_state*> dropped{nullptr};  // last handle dropped on another thread: ours to end
@@ -102,6 +103,7 @@ State* make_on_stack(thread_state& t, std::size_t body_size, std::size_t body_al
 
 // Runs `target` (suspended, or given its first context) on this thread; returns what the one who resumes the caller
 // sends. Inline: this is the switch.
+template <context::sides relation = context::sides::strangers>
 inline void* switch_greenlet(thread_state& t, greenlet_state& target, void* message) {
   greenlet_state& self = *t.current;
   t.current = &target;
@@ -109,7 +111,7 @@ inline void* switch_greenlet(thread_state& t, greenlet_state& target, void* mess
   const bool last = self.phase == greenlet_phase::dead;
   if (!last) self.phase = greenlet_phase::suspended;
   target.phase = greenlet_phase::running;
-  return context::switch_context(self.where, target.where, message, last);
+  return context::switch_context<relation>(t.globals, self.where, target.where, message, last);
 }
 void drop_thread_state(thread_state&) noexcept;
 // The new parent is counted, the old one let go of.

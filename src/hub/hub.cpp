@@ -261,7 +261,7 @@ void hub_state::switch_away() {
   io_streak = 0;
   stack.in_hub = true;
   run_as(next);
-  switch_greenlet(thread, next ? *next->resume_at : *own, nullptr);
+  switch_greenlet<context::sides::alike>(thread, next ? *next->resume_at : *own, nullptr);
   stack.in_hub = false;
   landed();
 }
@@ -482,9 +482,7 @@ void hub_state::finish_unstarted(fiber_state& f, std::exception_ptr reason) {
 
 // --- interruption ----------------------------------------------------------------------------------------------------
 
-bool hub_state::interrupted() const noexcept {
-  return running->kill_pending || (running->scopes && timeout_scope::first_fired(running->scopes));
-}
+bool hub_state::scope_has_fired() const noexcept { return timeout_scope::first_fired(running->scopes) != nullptr; }
 
 void hub_state::throw_interrupt() {
   if (running->kill_pending) {
