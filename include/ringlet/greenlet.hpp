@@ -70,8 +70,8 @@ RINGLET_EXPORT void greenlet_release(greenlet_state*) noexcept;
 RINGLET_EXPORT void greenlet_borrow(greenlet_state*) noexcept;
 RINGLET_EXPORT void greenlet_give_back(greenlet_state*) noexcept;
 RINGLET_EXPORT greenlet_state* greenlet_current();
-// Sends the packet, waits, returns what arrived; rethrows an exception that arrived.
-RINGLET_EXPORT packet greenlet_exchange(greenlet_state* target, packet sent);
+// Sends the packet, waits, leaves what arrived in its place; rethrows an exception that arrived.
+RINGLET_EXPORT void greenlet_exchange(greenlet_state* target, packet& sent_then_came);
 [[noreturn]] RINGLET_EXPORT void greenlet_unexpected(const packet& came, const std::type_info& wanted);
 
 template <class T>
@@ -209,13 +209,14 @@ class RINGLET_EXPORT greenlet {
   template <class R = void, class... Args>
   R switch_to(Args&&... args) const {
     if constexpr (sizeof...(Args) == 0) {
-      detail::packet came = detail::greenlet_exchange(state_, {});
-      return detail::take<R>(came);
+      detail::packet p;
+      detail::greenlet_exchange(state_, p);
+      return detail::take<R>(p);
     } else {
       detail::payload<Args...> sent(std::forward<Args>(args)...);
-      detail::packet came =
-          detail::greenlet_exchange(state_, detail::packet{std::addressof(sent), &typeid(sent), nullptr, false});
-      return detail::take<R>(came);
+      detail::packet p{std::addressof(sent), &typeid(sent), nullptr, false};
+      detail::greenlet_exchange(state_, p);
+      return detail::take<R>(p);
     }
   }
 
@@ -223,8 +224,9 @@ class RINGLET_EXPORT greenlet {
   // greenlet_exit that ends a greenlet arrives at the parent as a value.
   template <class R = void>
   R throw_into(std::exception_ptr exception) const {
-    detail::packet came = detail::greenlet_exchange(state_, detail::packet{nullptr, nullptr, std::move(exception), false});
-    return detail::take<R>(came);
+    detail::packet p{nullptr, nullptr, std::move(exception), false};
+    detail::greenlet_exchange(state_, p);
+    return detail::take<R>(p);
   }
   template <class R = void, class E = greenlet_exit>
     requires(!std::is_same_v<std::decay_t<E>, std::exception_ptr>)

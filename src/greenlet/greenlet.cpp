@@ -92,15 +92,18 @@ bool is_awaited(thread_state& t, const greenlet_state& g) {
 }
 
 // First thing after a switch between greenlets: the packet, and a look at who left.
-packet arrive(thread_state& t, void* message) {
-  packet came = std::move(*static_cast<packet*>(message));
+inline void arrive(thread_state& t, void* message, packet& came) {
+  packet& sent = *static_cast<packet*>(message);
+  came.object = sent.object;
+  came.type = sent.type;
+  came.exit = sent.exit;
+  if (sent.exception || came.exception) came.exception = std::exchange(sent.exception, nullptr);
   greenlet_state& left = *t.previous;
   if (has_no_handle(left) && !left.is_main && !left.is_fiber && !left.filed) {
     left.filed = true;
     left.next_dropped = t.left_behind;
     t.left_behind = &left;
   }
-  return came;
 }
 
 // Where a packet for `target` really goes: past the dead to a living ancestor; one that was never started dies of an
@@ -126,7 +129,8 @@ void run_body(greenlet_state& self, void* message) {
   thread_state& t = *self.thread;
   packet result;
   try {
-    packet first = arrive(t, message);
+    packet first;
+    arrive(t, message, first);
     result = self.body->run(first);
   } catch (const greenlet_exit&) {
     result = self.exit_goes_on ? packet{nullptr, nullptr, std::current_exception(), false} : exit_packet();
@@ -183,8 +187,8 @@ void kill_dropped(thread_state& t, greenlet_state& g) {
   if (own_parent) greenlet_retain(own_parent);
   set_parent_link(g, t.current);
   try {
-    packet came = greenlet_exchange(&g, packet{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false});
-    (void)came;
+    packet exit{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false};
+    greenlet_exchange(&g, exit);
   } catch (const greenlet_exit&) {
   } catch (const std::exception& e) {
     std::fprintf(stderr, "ringlet: %s was dropped and failed while it unwound: %s\n", name_of(g).c_str(), e.what());
@@ -249,8 +253,8 @@ void end_living(thread_state& t) noexcept {
       if (own_parent) greenlet_retain(own_parent);
       set_parent_link(*g, t.current);
       try {
-        packet came = greenlet_exchange(g, packet{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false});
-        (void)came;
+        packet exit{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false};
+        greenlet_exchange(g, exit);
       } catch (...) {
         std::fprintf(stderr, "ringlet: %s failed while it unwound at its thread's end\n", name_of(*g).c_str());
       }
@@ -372,17 +376,16 @@ greenlet_state* greenlet_current() {
   return g;
 }
 
-packet greenlet_exchange(greenlet_state* target, packet sent) {
+namespace {
+// What is not the plain case: mistakes, the dead and the not yet begun, oneself, and what has to be tidied up first.
+[[gnu::cold, gnu::noinline]] void exchange_slowly(greenlet_state* target, packet& p) {
   if (!target) throw greenlet_error("ringlet: switch to an empty greenlet handle (it was default-made or moved from)");
   thread_state& t = thread_state::here();
   if (__builtin_expect(target->thread != &t, 0)) throw wrong_thread(wrong_thread_text(t, *target));
   t.tidy();
   greenlet_state& self = *t.current;
-  greenlet_state* receiver = find_receiver(target, sent);
-  packet came;
-  if (receiver == &self) {
-    came = std::move(sent);
-  } else {
+  greenlet_state* receiver = find_receiver(target, p);
+  if (receiver != &self) {
     if (not_ours_to_resume(t, *receiver))
       throw greenlet_error("ringlet: " + name_of(*receiver) + (receiver->in_hub ? " waits in the hub (for I/O, time, a lock or another fiber)"
                                                                                 : " belongs to another fiber than the running one") +
@@ -390,11 +393,22 @@ packet greenlet_exchange(greenlet_state* target, packet sent) {
                            "fiber that uses it.");
     if (receiver->phase == greenlet_phase::unstarted) give_first_context(*receiver);
     receiver->resumed_by = &self;
-    if (sent.exception) receiver->exit_goes_on = false;
-    came = arrive(t, switch_greenlet(t, *receiver, &sent));
+    if (p.exception) receiver->exit_goes_on = false;
+    arrive(t, switch_greenlet(t, *receiver, &p), p);
   }
-  if (came.exception) std::rethrow_exception(std::exchange(came.exception, nullptr));
-  return came;
+  if (p.exception) std::rethrow_exception(std::exchange(p.exception, nullptr));
+}
+}  // namespace
+
+void greenlet_exchange(greenlet_state* target, packet& p) {
+  thread_state* t = thread_state::here_or_null();
+  if (__builtin_expect(!target || target->thread != t || t->untidy() || target->phase != greenlet_phase::suspended ||
+                           not_ours_to_resume(*t, *target) || p.exception,
+                       0))
+    return exchange_slowly(target, p);
+  target->resumed_by = t->current;
+  arrive(*t, switch_greenlet(*t, *target, &p), p);
+  if (__builtin_expect(bool(p.exception), 0)) std::rethrow_exception(std::exchange(p.exception, nullptr));
 }
 
 void greenlet_unexpected(const packet& came, const std::type_info& wanted) {
