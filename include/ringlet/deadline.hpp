@@ -38,7 +38,7 @@ class deadline {
   static constexpr deadline passed() noexcept { return deadline{clock::time_point::min()}; }
 
   constexpr bool is_never() const noexcept { return at_ == clock::time_point::max(); }
-  bool has_passed() const noexcept { return !is_never() && at_ <= clock::now(); }
+  bool has_passed() const noexcept { return at_ == passed().at_ || (!is_never() && at_ <= clock::now()); }
   constexpr clock::time_point at() const noexcept { return at_; }
   constexpr auto operator<=>(const deadline&) const noexcept = default;
 

@@ -134,7 +134,9 @@ struct RINGLET_SHOWN hub_state {
   void yield();
 
   // A kill or a fired timeout scope that the running fiber has not been told of.
-  bool interrupted() const noexcept;
+  bool interrupted() const noexcept {
+    return __builtin_expect(running->kill_pending || (running->scopes && scope_has_fired()), 0);
+  }
   // Throws it and so settles it.
   [[noreturn]] void throw_interrupt();
   void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
@@ -148,6 +150,7 @@ struct RINGLET_SHOWN hub_state {
   void after_fork_in_child();
 
  private:
+  bool scope_has_fired() const noexcept;
   friend struct fiber_entry;
   void make_ready(fiber_state&);
   void switch_away();
