@@ -1,7 +1,7 @@
 // A switch: by hand between greenlets, and by the hub among so many fibers.
 //
 // Raw is Boost's jump_fcontext: registers and nothing else. Ours also carries errno and the exception state, and knows
-// who switched to whom. Figures are per one-way switch. Among many fibers most of the cost is cache and page-table misses of
+// who switched to whom (bench_context has the former alone). Figures are per one-way switch. Among many fibers most of the cost is cache and page-table misses of
 // cold stacks, which the raw ring has as well.
 
 #include <ringlet/ringlet.hpp>
@@ -12,31 +12,10 @@
 #include "harness.hpp"
 #include "raw_context.hpp"
 
-#include "context/context.hpp"
-
 namespace {
-
-// The innermost layer, errno and exceptions included, without greenlets. (make_context is not exported; this is it.)
-struct bare_switch {
-  ringlet::context::context here, there;
-  bench::raw_stacks stacks{1};
-  static inline bare_switch* self = nullptr;
-
-  static void run(bench::transfer_t t) {
-    ringlet::context::detail::land(t);
-    bare_switch& s = *self;
-    while (true) ringlet::context::switch_context(s.there, s.here, nullptr);
-  }
-  bare_switch() {
-    there.sp = bench::make_fcontext(stacks.top(0), bench::raw_stacks::stride / 2, &run);
-    self = this;
-  }
-  void there_and_back() { ringlet::context::switch_context(here, there, nullptr); }
-};
 
 void by_hand() {
   auto raw = std::make_shared<bench::raw_pair>();
-  auto bare = std::make_shared<bare_switch>();
   ringlet::greenlet silent([] {
     auto parent = ringlet::greenlet::current().parent();
     while (true) parent.switch_to();
@@ -51,7 +30,6 @@ void by_hand() {
   bench::compare("switch by hand: ns of CPU per switch",
                  {
                      bench::timed("raw jump_fcontext", [raw](std::size_t n) { for (n /= 2; n; --n) raw->there_and_back(); }),
-                     bench::timed("with errno and exception state", [bare](std::size_t n) { for (n /= 2; n; --n) bare->there_and_back(); }),
                      bench::timed("greenlet switch_to()", [silent](std::size_t n) { for (n /= 2; n; --n) silent.switch_to(); }),
                      bench::timed("greenlet switch_to<int>(int)",
                                   [adder](std::size_t n) {
@@ -65,6 +43,7 @@ void by_hand() {
 
 // All fibers, the main one among them, do nothing but yield.
 void by_the_hub(std::size_t fibers) {
+  if (!bench::wanted({"raw ring of " + std::to_string(fibers) + " fcontexts", "yield() among " + std::to_string(fibers)})) return;
   auto ring = std::make_shared<bench::raw_ring>(fibers - 1);
   bool over = false;
   std::vector<ringlet::any_fiber> crowd;

@@ -119,6 +119,10 @@ void begin(int argc, char** argv, const char* program) {
   }
 }
 
+bool wanted(std::initializer_list<std::string> rows) {
+  return std::any_of(rows.begin(), rows.end(), [](const std::string& row) { return row.find(given.only) != std::string::npos; });
+}
+
 double thread_cpu_ns() noexcept { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 double process_cpu_ns() noexcept { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 double wall_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }

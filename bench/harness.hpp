@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,9 @@ struct settings {
 const settings& asked() noexcept;
 // Reads the command line; ends the program with a help text if it cannot.
 void begin(int argc, char** argv, const char* program);
+
+// Whether --only leaves any of these rows: where setting up a table is dear.
+bool wanted(std::initializer_list<std::string> rows);
 
 double thread_cpu_ns() noexcept;
 double process_cpu_ns() noexcept;
