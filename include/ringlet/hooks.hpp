@@ -13,7 +13,7 @@
 namespace ringlet::hooks {
 
 struct options {
-  // Groups (sockets, files, time, poll, dns, locks, descriptors) and single calls to leave to libc, separated by commas.
+  // Groups (sockets, files, time, poll, dns, locks, descriptors, processes) and single calls to leave to libc, separated by commas.
   // An unknown name makes enable() throw std::invalid_argument that lists the known ones.
   std::string_view leave_out = {};
 };
