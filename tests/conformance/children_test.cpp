@@ -51,6 +51,7 @@ CONFORMANCE("waitpid: waits for a child by its number", "waitpid") {
   t.saw("status", WEXITSTATUS(status));
   t.join();
   t.did("again", ::waitpid(c.pid, &status, 0));
+  t.join();
 }
 
 CONFORMANCE("waitpid: a signal ends the child", "waitpid wait4") {
@@ -73,6 +74,7 @@ CONFORMANCE("waitpid: a stopped child", "waitpid") {
   ::kill(c.pid, SIGCONT);
   t.saw("it", ::waitpid(c.pid, &status, 0) == c.pid);
   t.saw("status", WEXITSTATUS(status));
+  t.join();
 }
 
 CONFORMANCE("wait: any child", "wait wait3 wait4") {
@@ -92,6 +94,7 @@ CONFORMANCE("wait: any child", "wait wait3 wait4") {
   t.did("none", ::wait3(&status, WNOHANG, nullptr));
   t.did("not mine", ::wait4(1, &status, 0, nullptr));
   t.did("bad flags", ::waitpid(-1, &status, 0x40000));
+  t.join();
 }
 
 CONFORMANCE("waitid: waits, leaves, and takes", "waitid") {
@@ -106,6 +109,7 @@ CONFORMANCE("waitid: waits, leaves, and takes", "waitid") {
   t.did("taken", ::waitid(P_ALL, 0, &info, WEXITED));
   t.did("gone", ::waitid(P_PID, id_t(c.pid), &info, WEXITED));
   t.did("nothing to wait for", ::waitid(P_ALL, 0, &info, 0));
+  t.join();
 }
 
 CONFORMANCE("vfork: the child borrows the parent, and its descriptors are its own", "vfork waitpid read") {
@@ -128,6 +132,7 @@ CONFORMANCE("vfork: the child borrows the parent, and its descriptors are its ow
   t.saw("status", WEXITSTATUS(status));
   t.meanwhile([&] { ::write(p.b, "b", 1); });
   t.did("read after", ::read(p.a, got, 1));
+  t.join();
 }
 
 CONFORMANCE("getaddrinfo: numbers, names from the hosts file, errors", "getaddrinfo") {

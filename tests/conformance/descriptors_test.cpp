@@ -95,6 +95,7 @@ CONFORMANCE("signalfd: waits for a signal", "signalfd read") {
   t.did("read", ::read(s, &info, sizeof info));
   t.saw("signal", info.ssi_signo);
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  t.join();
 }
 
 CONFORMANCE("inotify: waits for news", "inotify_init1 read open") {
@@ -103,6 +104,7 @@ CONFORMANCE("inotify: waits for news", "inotify_init1 read open") {
   t.saw("watch", ::inotify_add_watch(i, file.path, IN_MODIFY) > 0);
   t.meanwhile([&] { ::write(file.fd, "x", 1); });
   t.did("read", ::read(i, buffer, sizeof buffer));
+  t.join();
 }
 
 CONFORMANCE("dup: shares what it duplicates", "dup dup2 dup3 fcntl") {
@@ -134,6 +136,7 @@ CONFORMANCE("dup2: waiting through the copy", "dup2 read") {
   t.saw("dup2", ::dup2(q.a, p.a) == p.a);
   t.meanwhile([&] { ::write(q.b, "22", 2); });
   t.did("read the other", ::read(p.a, buffer, 8));
+  t.join();
 }
 
 CONFORMANCE("close: a number is used again at once, as another file", "close pipe read") {
@@ -148,6 +151,7 @@ CONFORMANCE("close: a number is used again at once, as another file", "close pip
     t.did("again", ::close(both[1]));
   }
   t.did("close -1", ::close(-1));
+  t.join();
 }
 
 CONFORMANCE("close: the peer gets its end at once", "close recv") {
@@ -158,6 +162,7 @@ CONFORMANCE("close: the peer gets its end at once", "close recv") {
   t.disown(s.a);
   t.did("close", ::close(s.a));
   t.did("end", ::recv(s.b, buffer, 1, 0));
+  t.join();
 }
 
 CONFORMANCE("close_range: closes, and what it closed is EBADF", "close_range") {
@@ -212,6 +217,7 @@ CONFORMANCE("fcntl: F_OFD_SETLKW waits for another's lock", "fcntl") {
     ::fcntl(file.fd, F_OFD_SETLK, &free);
   });
   t.did("waits", ::fcntl(other, F_OFD_SETLKW, &lock));
+  t.join();
 }
 
 CONFORMANCE("ioctl: commands of every kind", "ioctl") {
@@ -280,6 +286,7 @@ CONFORMANCE("open: a FIFO waits for its other end", "open openat read write") {
   t.saw("opened", r >= 0);
   t.did("read", ::read(r, buffer, sizeof buffer));
   t.did("end", ::read(r, buffer, sizeof buffer));
+  t.join();
 }
 
 CONFORMANCE("openat: a FIFO without its other end, without waiting", "openat") {
@@ -294,6 +301,7 @@ CONFORMANCE("openat: a FIFO without its other end, without waiting", "openat") {
   });
   const int both = t.own(::openat(AT_FDCWD, f.path, O_RDWR));
   t.saw("both ways", both >= 0);
+  t.join();
 }
 
 CONFORMANCE("fclose and freopen: the descriptor goes, and the number comes again", "fclose freopen read") {
@@ -312,6 +320,7 @@ CONFORMANCE("fclose and freopen: the descriptor goes, and the number comes again
   // libc closes the file then, and its FILE is lost.
   if (support::is_instrumented()) ::fclose(g);
   else t.saw("fails", ::freopen("/nonexistent/x", "r", g) == nullptr);
+  t.join();
 }
 
 CONFORMANCE("pread and pwrite: at a place, and refused on pipes", "pread pwrite") {
@@ -365,6 +374,7 @@ CONFORMANCE("flock: waits for another's lock", "flock") {
   t.meanwhile([&] { ::flock(file.fd, LOCK_UN); });
   t.did("waits", ::flock(other, LOCK_EX));
   t.did("bad", ::flock(other, 99));
+  t.join();
 }
 
 CONFORMANCE("lockf: locks, tests, frees", "lockf") {

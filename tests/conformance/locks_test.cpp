@@ -88,6 +88,7 @@ CONFORMANCE("mutex: one held by another is waited for", "pthread_mutex_lock pthr
   t.said("lock", ::pthread_mutex_lock(&m));
   t.saw("held", held);
   t.said("unlock", ::pthread_mutex_unlock(&m));
+  t.join();
 }
 
 CONFORMANCE("recursive mutex: counts for its owner, waits for others", "pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock") {
@@ -111,6 +112,7 @@ CONFORMANCE("recursive mutex: counts for its owner, waits for others", "pthread_
   });
   t.join();
   t.said("too often", ::pthread_mutex_unlock(&r.m));
+  t.join();
 }
 
 CONFORMANCE("error-checking mutex: EDEADLK for its owner, EPERM for others", "pthread_mutex_lock pthread_mutex_unlock pthread_mutex_timedlock") {
@@ -127,6 +129,7 @@ CONFORMANCE("error-checking mutex: EDEADLK for its owner, EPERM for others", "pt
   t.join();
   t.said("unlock", ::pthread_mutex_unlock(&e.m));
   t.said("too often", ::pthread_mutex_unlock(&e.m));
+  t.join();
 }
 
 CONFORMANCE("mutex: timed forms", "pthread_mutex_timedlock pthread_mutex_clocklock") {
@@ -177,6 +180,7 @@ CONFORMANCE("condition: signal and broadcast", "pthread_cond_wait pthread_cond_s
   t.join();
   t.saw("woken", woken);
   t.said("nobody", ::pthread_cond_signal(&c));
+  t.join();
 }
 
 CONFORMANCE("condition: timed forms", "pthread_cond_timedwait pthread_cond_clockwait") {
@@ -220,6 +224,7 @@ CONFORMANCE("rwlock: readers together, writers alone", "pthread_rwlock_rdlock pt
   t.said("try to write", ::pthread_rwlock_trywrlock(&l));
   t.said("read", ::pthread_rwlock_rdlock(&l));
   t.said("unlock", ::pthread_rwlock_unlock(&l));
+  t.join();
 }
 
 CONFORMANCE("rwlock: waits for a writer", "pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock") {
@@ -268,6 +273,7 @@ CONFORMANCE("rwlock: timed forms", "pthread_rwlock_timedrdlock pthread_rwlock_ti
   t.said("own", ::pthread_rwlock_timedrdlock(&l, &soon));
   t.said("own", ::pthread_rwlock_timedwrlock(&l, &soon));
   ::pthread_rwlock_unlock(&l);
+  t.join();
 }
 
 CONFORMANCE("semaphore: waits for a post", "sem_wait sem_post") {
@@ -284,6 +290,7 @@ CONFORMANCE("semaphore: waits for a post", "sem_wait sem_post") {
   sem_t full;
   ::sem_init(&full, 0, 2147483647);
   t.did("overflow", ::sem_post(&full));
+  t.join();
 }
 
 CONFORMANCE("semaphore: timed forms", "sem_timedwait sem_clockwait") {
@@ -320,6 +327,7 @@ CONFORMANCE("pthread_join: waits, gives the result, refuses", "pthread_join") {
   t.saw("result", reinterpret_cast<long>(result));
   // Newer AddressSanitizers end the program on this one.
   if (!support::is_instrumented()) t.said("oneself", ::pthread_join(::pthread_self(), nullptr));
+  t.join();
 }
 
 CONFORMANCE("C11: mutexes, conditions, threads",
@@ -355,6 +363,7 @@ CONFORMANCE("C11: mutexes, conditions, threads",
   int result = 0;
   t.saw("join", ::thrd_join(child, &result));
   t.saw("result", result);
+  t.join();
 }
 
 // --- what only fibers can get wrong ----------------------------------------------------------------------------------

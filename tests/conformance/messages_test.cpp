@@ -65,6 +65,7 @@ CONFORMANCE("recvfrom: waits, and tells the sender", "recvfrom sendto") {
   t.did("recvfrom", ::recvfrom(a.fd, buffer, sizeof buffer, 0, plain(from), &size));
   t.saw("size", size);
   t.saw("is the sender", from.sin_port == b.at.sin_port);
+  t.join();
 }
 
 CONFORMANCE("recvfrom: a datagram that is too long is cut; MSG_TRUNC tells its size", "recvfrom recv") {
@@ -84,6 +85,7 @@ CONFORMANCE("recv: an empty datagram is 0, and is received", "recv send") {
   });
   t.did("empty", ::recv(s.a, buffer, 8, 0));
   t.did("next", ::recv(s.a, buffer, 8, 0));
+  t.join();
 }
 
 CONFORMANCE("recv: no bytes wanted from a datagram socket waits for one", "recv") {
@@ -91,6 +93,7 @@ CONFORMANCE("recv: no bytes wanted from a datagram socket waits for one", "recv"
   t.meanwhile([&] { ::send(s.b, "x", 1, 0); });
   t.did("recv", ::recv(s.a, buffer, 0, 0));
   t.did("it is gone", ::recv(s.a, buffer, 1, MSG_DONTWAIT));
+  t.join();
 }
 
 CONFORMANCE("recv: MSG_WAITALL on datagrams takes one", "recv") {
@@ -109,6 +112,7 @@ CONFORMANCE("sendto: a full datagram socket waits for its reader", "sendto recv"
     for (int i = 0; i < sent; ++i) ::recv(s.a, buffer, sizeof buffer, 0);
   });
   t.did("sendto", ::sendto(s.b, "one more", 8, 0, nullptr, 0));
+  t.join();
 }
 
 CONFORMANCE("sendto: too long a datagram is EMSGSIZE", "sendto") {
@@ -150,6 +154,7 @@ CONFORMANCE("recvmsg: waits, and fills parts and flags", "recvmsg sendmsg") {
   t.saw("truncated", m.msg_flags & MSG_TRUNC);
   t.bytes("a", a, 2);
   t.bytes("b", b, 3);
+  t.join();
 }
 
 CONFORMANCE("recvmsg: brings descriptors", "recvmsg sendmsg read") {
@@ -175,6 +180,7 @@ CONFORMANCE("recvmsg: brings descriptors", "recvmsg sendmsg read") {
   t.own(brought);
   t.meanwhile([&] { ::write(p.b, "through", 7); });
   t.did("read", ::read(brought, buffer, sizeof buffer));
+  t.join();
 }
 
 CONFORMANCE("recvmmsg: takes what is there with MSG_WAITFORONE", "recvmmsg sendmmsg") {
@@ -190,6 +196,7 @@ CONFORMANCE("recvmmsg: waits for the first with MSG_WAITFORONE", "recvmmsg") {
   batch in;
   t.meanwhile([&] { ::send(s.b, "1", 1, 0); });
   t.did("recvmmsg", ::recvmmsg(s.a, in.all, 4, MSG_WAITFORONE, nullptr));
+  t.join();
 }
 
 CONFORMANCE("recvmmsg: waits for all without a flag", "recvmmsg") {
@@ -202,6 +209,7 @@ CONFORMANCE("recvmmsg: waits for all without a flag", "recvmmsg") {
   });
   t.did("recvmmsg", ::recvmmsg(s.a, in.all, 3, 0, nullptr));
   t.saw("lengths", in.all[0].msg_len * 100 + in.all[1].msg_len * 10 + in.all[2].msg_len);
+  t.join();
 }
 
 CONFORMANCE("recvmmsg: MSG_DONTWAIT, no messages, bad timeouts", "recvmmsg") {
@@ -225,6 +233,7 @@ CONFORMANCE("recvmmsg: its timeout is looked at after a message only", "recvmmsg
   });
   t.waits(25ms, [&] { t.did("recvmmsg", ::recvmmsg(s.a, in.all, 2, 0, &soon)); });
   t.saw("left", soon.tv_sec * 1000000000 + soon.tv_nsec);
+  t.join();
 }
 
 CONFORMANCE("recvmmsg: SO_RCVTIMEO gives EAGAIN", "recvmmsg setsockopt") {
@@ -240,11 +249,12 @@ CONFORMANCE("sendmmsg: waits for room, and sends them all", "sendmmsg recv") {
   int sent = 0;
   while (::send(s.b, "fill", 4, MSG_DONTWAIT) == 4) ++sent;
   batch out("q");
-  t.meanwhile([s, sent] {  // runs on when the case has returned
+  t.meanwhile([&] {
     for (int i = 0; i < sent + 4; ++i) ::recv(s.a, buffer, sizeof buffer, 0);
   });
   t.did("sendmmsg", ::sendmmsg(s.b, out.all, 4, 0));
   t.saw("length", out.all[3].msg_len);
+  t.join();
 }
 
 CONFORMANCE("sendmmsg: an error after some gives their count", "sendmmsg") {
@@ -273,6 +283,7 @@ CONFORMANCE("accept: waits for a connection, and tells the peer", "accept connec
   t.saw("accepted", got >= 0);
   t.saw("size", size);
   t.saw("blocking", !(::fcntl(got, F_GETFL) & O_NONBLOCK));
+  t.join();
 }
 
 CONFORMANCE("accept4: its flags are those of the connection", "accept4 recv") {
@@ -317,6 +328,7 @@ CONFORMANCE("accept: shutdown of the listener ends the wait", "accept") {
   const int door = t.listening(&port);
   t.meanwhile([&] { ::shutdown(door, SHUT_RDWR); });
   t.did("accept", ::accept(door, nullptr, nullptr));
+  t.join();
 }
 
 CONFORMANCE("connect: refused is ECONNREFUSED", "connect") {
@@ -383,6 +395,7 @@ CONFORMANCE("connect: a full backlog of a local listener waits for accept", "con
   const int third = t.own(::socket(AF_UNIX, SOCK_STREAM, 0));
   t.meanwhile([&] { t.own(::accept(door, nullptr, nullptr)); });
   t.did("waits", ::connect(third, address, size));
+  t.join();
 }
 
 CONFORMANCE("sendfile: a file to a socket whose reader is slow", "sendfile") {
@@ -414,6 +427,7 @@ CONFORMANCE("sendfile: a file to a socket whose reader is slow", "sendfile") {
   t.saw("got", long(got));
   t.saw("offset", from);
   t.did("no file", ::sendfile(s.b, -1, nullptr, 1));
+  t.join();
 }
 
 CONFORMANCE("splice: waits for a pipe", "splice") {
@@ -422,4 +436,5 @@ CONFORMANCE("splice: waits for a pipe", "splice") {
   t.did("splice", ::splice(p.a, nullptr, q.b, nullptr, 100, 0));
   t.did("read", ::read(q.a, buffer, sizeof buffer));
   t.did("nonblocking", ::splice(p.a, nullptr, q.b, nullptr, 100, SPLICE_F_NONBLOCK));
+  t.join();
 }

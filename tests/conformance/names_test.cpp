@@ -72,6 +72,7 @@ CONFORMANCE("names: streams", "__read __write __recv __send") {
   n = ::__recv(s.a, buffer, sizeof buffer, 0);
   t.join();
   t.did("__recv", n);
+  t.join();
 }
 
 CONFORMANCE("names: sockets", "__socket __connect __sendmmsg") {
@@ -168,6 +169,7 @@ CONFORMANCE("fortified names: wait like their rows", "__read_chk __recv_chk __re
   t.waits(55ms, [&] { t.did("__poll_chk", ::__poll_chk(&fd, 1, 60, sizeof fd)); });
   const timespec soon{0, 60000000};
   t.waits(55ms, [&] { t.did("__ppoll_chk", ::__ppoll_chk(&fd, 1, &soon, nullptr, sizeof fd)); });
+  t.join();
 }
 
 CONFORMANCE("fortified names: opening", "__open_2 __openat_2 __open64_2 __openat64_2") {

@@ -82,6 +82,7 @@ CONFORMANCE("poll: waits for one of many", "poll") {
   t.meanwhile([&] { ::write(q.b, "x", 1); });
   t.did("poll", ::poll(fds, 3, 5000));
   for (auto& f : fds) t.saw("revents", f.revents);
+  t.join();
 }
 
 CONFORMANCE("poll: a timeout is 0, and clears revents", "poll") {
@@ -124,6 +125,7 @@ CONFORMANCE("poll: a hang-up is told even if nothing was asked", "poll close") {
   pollfd out{q.b, POLLOUT, 0};
   t.did("writer", ::poll(&out, 1, 5000));
   t.saw("revents", out.revents);
+  t.join();
 }
 
 CONFORMANCE("poll: POLLRDHUP and half-closed sockets", "poll shutdown") {
@@ -132,6 +134,7 @@ CONFORMANCE("poll: POLLRDHUP and half-closed sockets", "poll shutdown") {
   t.meanwhile([&] { ::shutdown(s.b, SHUT_WR); });
   t.did("poll", ::poll(&fd, 1, 5000));
   t.saw("revents", fd.revents);
+  t.join();
 }
 
 CONFORMANCE("poll: POLLPRI for urgent data", "poll") {
@@ -140,6 +143,7 @@ CONFORMANCE("poll: POLLPRI for urgent data", "poll") {
   t.meanwhile([&] { ::send(s.b, "!", 1, MSG_OOB); });
   t.did("poll", ::poll(&fd, 1, 5000));
   t.saw("revents", fd.revents);
+  t.join();
 }
 
 CONFORMANCE("poll: regular files are always ready", "poll") {
@@ -164,6 +168,7 @@ CONFORMANCE("poll: the same fd twice", "poll") {
   t.meanwhile([&] { ::write(s.b, "x", 1); });
   t.did("poll", ::poll(fds, 2, 5000));
   t.saw("revents", fds[0].revents * 100 + fds[1].revents);
+  t.join();
 }
 
 CONFORMANCE("poll: a nonblocking descriptor is waited for all the same", "poll fcntl") {
@@ -174,6 +179,7 @@ CONFORMANCE("poll: a nonblocking descriptor is waited for all the same", "poll f
   t.did("poll", ::poll(&fd, 1, 5000));
   t.did("recv", ::recv(s.a, buffer, 8, 0));
   t.did("recv", ::recv(s.a, buffer, 8, 0));
+  t.join();
 }
 
 CONFORMANCE("ppoll: timeouts, null and bad ones", "ppoll") {
@@ -186,6 +192,7 @@ CONFORMANCE("ppoll: timeouts, null and bad ones", "ppoll") {
   t.did("negative", ::ppoll(&fd, 1, &negative, nullptr));
   t.meanwhile([&] { ::write(p.b, "x", 1); });
   t.did("null", ::ppoll(&fd, 1, nullptr, nullptr));
+  t.join();
 }
 
 CONFORMANCE("ppoll: a mask lets a pending signal in: EINTR", "ppoll") {
@@ -209,6 +216,7 @@ CONFORMANCE("ppoll: a mask lets a later signal in: EINTR", "ppoll") {
   sigset_t now;
   ::pthread_sigmask(SIG_SETMASK, nullptr, &now);
   t.saw("blocked again", ::sigismember(&now, SIGUSR1));
+  t.join();
 }
 
 CONFORMANCE("ppoll: with another mask, readiness still comes", "ppoll") {
@@ -221,6 +229,7 @@ CONFORMANCE("ppoll: with another mask, readiness still comes", "ppoll") {
   const timespec soon{0, 60000000};
   pollfd other{p.b, POLLIN, 0};
   t.waits(55ms, [&] { t.did("timeout", ::ppoll(&other, 1, &soon, &usr1.open)); });
+  t.join();
 }
 
 CONFORMANCE("select: waits, counts, and clears the rest", "select") {
@@ -231,6 +240,7 @@ CONFORMANCE("select: waits, counts, and clears the rest", "select") {
   t.did("select", ::select(above({p.a, q.a, p.b}), &in, &out, &odd, nullptr));
   describe(t, "in", in, {p.a, q.a});
   describe(t, "odd", odd, {p.a, q.a});
+  t.join();
 }
 
 CONFORMANCE("select: readable and writable count twice", "select") {
@@ -294,6 +304,7 @@ CONFORMANCE("select: a hang-up is readable; urgent data is odd", "select close")
   fd_set in = set_of({p.a});
   t.meanwhile([&] { ::close(p.b); });
   t.did("hang-up", ::select(p.a + 1, &in, nullptr, nullptr, nullptr));
+  t.join();
 }
 
 CONFORMANCE("select: a hang-up does not end a wait for exceptions", "select close") {
@@ -320,6 +331,7 @@ CONFORMANCE("select: beyond FD_SETSIZE, with room enough", "select dup2") {
   t.did("select", ::select(2501, reinterpret_cast<fd_set*>(words), nullptr, nullptr, nullptr));
   t.saw("set", words[2500 / 64] >> (2500 % 64) & 1);
   ::setrlimit(RLIMIT_NOFILE, &before);
+  t.join();
 }
 
 CONFORMANCE("pselect: leaves the time alone", "pselect") {
@@ -332,6 +344,7 @@ CONFORMANCE("pselect: leaves the time alone", "pselect") {
   t.did("bad", ::pselect(p.a + 1, &in, nullptr, nullptr, &bad, nullptr));
   t.meanwhile([&] { ::write(p.b, "x", 1); });
   t.did("null", ::pselect(p.a + 1, &in, nullptr, nullptr, nullptr, nullptr));
+  t.join();
 }
 
 CONFORMANCE("pselect: a mask lets a later signal in: EINTR", "pselect") {
@@ -343,6 +356,7 @@ CONFORMANCE("pselect: a mask lets a later signal in: EINTR", "pselect") {
   t.did("pselect", ::pselect(p.a + 1, &in, nullptr, nullptr, nullptr, &usr1.open));
   t.saw("signals", signals);
   describe(t, "untouched", in, {p.a});
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: waits, and gives its data back", "epoll_wait epoll_create1") {
@@ -354,6 +368,7 @@ CONFORMANCE("epoll_wait: waits, and gives its data back", "epoll_wait epoll_crea
   t.saw("events", events[0].events);
   t.saw("data", long(events[0].data.u64));
   t.at_once([&] { t.did("level triggered", ::epoll_wait(e, events, 4, 5000)); });
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: timeouts", "epoll_wait epoll_create") {
@@ -372,6 +387,7 @@ CONFORMANCE("epoll_wait: edge-triggered tells news only", "epoll_wait") {
   t.waits(60ms, [&] { t.did("no news", ::epoll_wait(e, events, 4, 60)); });
   t.meanwhile([&] { ::write(p.b, "y", 1); });
   t.did("more", ::epoll_wait(e, events, 4, 5000));
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: one-shot is silent until it is armed again", "epoll_wait") {
@@ -385,6 +401,7 @@ CONFORMANCE("epoll_wait: one-shot is silent until it is armed again", "epoll_wai
   again.events = EPOLLIN | EPOLLONESHOT;
   t.meanwhile([&] { ::epoll_ctl(e, EPOLL_CTL_MOD, p.a, &again); });
   t.did("again", ::epoll_wait(e, events, 4, 5000));
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: an fd that is added meanwhile", "epoll_wait") {
@@ -395,6 +412,7 @@ CONFORMANCE("epoll_wait: an fd that is added meanwhile", "epoll_wait") {
   event.events = EPOLLIN;
   t.meanwhile([&] { ::epoll_ctl(e, EPOLL_CTL_ADD, p.a, &event); });
   t.did("epoll_wait", ::epoll_wait(e, events, 4, 5000));
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: nested, and polled", "epoll_wait poll") {
@@ -409,6 +427,7 @@ CONFORMANCE("epoll_wait: nested, and polled", "epoll_wait poll") {
   t.saw("data", long(events[0].data.u64));
   pollfd fd{outer, POLLIN, 0};
   t.did("polled", ::poll(&fd, 1, 5000));
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: as many as there is room for", "epoll_wait") {
@@ -450,6 +469,7 @@ CONFORMANCE("epoll_pwait: a mask lets a later signal in: EINTR", "epoll_pwait") 
   t.join();
   ::read(p.a, buffer, 1);
   t.waits(60ms, [&] { t.did("timeout", ::epoll_pwait(e, events, 1, 60, &usr1.open)); });
+  t.join();
 }
 
 CONFORMANCE("epoll_pwait2: its timeout has nanoseconds", "epoll_pwait2") {
@@ -461,6 +481,7 @@ CONFORMANCE("epoll_pwait2: its timeout has nanoseconds", "epoll_pwait2") {
   t.did("bad", ::epoll_pwait2(e, events, 1, &bad, nullptr));
   t.meanwhile([&] { ::write(p.b, "x", 1); });
   t.did("null", ::epoll_pwait2(e, events, 1, nullptr, nullptr));
+  t.join();
 }
 
 CONFORMANCE("epoll_wait: a closed fd leaves the set", "epoll_wait close") {
@@ -484,4 +505,5 @@ CONFORMANCE("epoll_wait: an fd that fibers have waited on works in a set of its 
   t.meanwhile([&] { ::write(p.b, "y", 1); });
   t.did("something", ::epoll_wait(e, events, 1, 5000));
   t.did("read", ::read(p.a, buffer, 1));
+  t.join();
 }

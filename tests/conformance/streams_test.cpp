@@ -71,6 +71,7 @@ CONFORMANCE("read: waits for a pipe's data", "read write") {
   t.join();
   t.did("read", n);
   t.bytes("data", got, 4);
+  t.join();
 }
 
 CONFORMANCE("read: the end of a pipe is 0", "read close") {
@@ -85,6 +86,7 @@ CONFORMANCE("read: waits for the end of a pipe", "read close") {
   t.disown(p.b);
   t.meanwhile([&] { ::close(p.b); });
   t.did("read", ::read(p.a, buffer, 1));
+  t.join();
 }
 
 CONFORMANCE("read: no bytes wanted from an empty pipe is 0 at once", "read") {
@@ -108,6 +110,7 @@ CONFORMANCE("read: O_NONBLOCK by ioctl gives EAGAIN, and its end waits again", "
   t.did("ioctl", ::ioctl(p.a, FIONBIO, &on));
   t.meanwhile([&] { ::write(p.b, "x", 1); });
   t.did("read", ::read(p.a, buffer, 1));
+  t.join();
 }
 
 CONFORMANCE("read: O_NONBLOCK set on a duplicate counts, after a wait too", "read dup fcntl") {
@@ -118,6 +121,7 @@ CONFORMANCE("read: O_NONBLOCK set on a duplicate counts, after a wait too", "rea
   const int twin = t.own(::dup(p.a));
   set_nonblocking(twin);
   t.at_once([&] { t.did("read", ::read(p.a, buffer, 1)); });
+  t.join();
 }
 
 CONFORMANCE("read: a closed descriptor is EBADF", "read close") {
@@ -158,6 +162,7 @@ CONFORMANCE("read: an eventfd waits for its count", "read eventfd write") {
   std::uint64_t count = 0;
   t.did("read", ::read(e, &count, sizeof count));
   t.saw("count", long(count));
+  t.join();
 }
 
 // After a wait: the fd is then known to be empty, but the kernel looks at the size first.
@@ -174,6 +179,7 @@ CONFORMANCE("read: too little room for an eventfd's count is EINVAL, also when i
     ::write(e, &three, sizeof three);
   });
   t.did("too small", ::read(e, &count, 4));
+  t.join();
 }
 
 CONFORMANCE("read: a nonblocking eventfd is EAGAIN", "read eventfd") {
@@ -191,6 +197,7 @@ CONFORMANCE("write: a full eventfd waits for a reader", "write eventfd") {
     ::read(e, &count, sizeof count);
   });
   t.did("write", ::write(e, &one, sizeof one));
+  t.join();
 }
 
 CONFORMANCE("read: a timerfd waits for its time", "read timerfd_create") {
@@ -212,6 +219,7 @@ CONFORMANCE("readv: fills one part after the other", "readv writev") {
   t.did("readv", ::readv(p.a, in, 3));
   t.bytes("a", a, 3);
   t.bytes("b", b, 8);
+  t.join();
 }
 
 CONFORMANCE("readv: wrong counts are EINVAL", "readv writev") {
@@ -232,6 +240,7 @@ CONFORMANCE("write: a big blocking write to a pipe gives the full count", "write
   t.did("write", ::write(p.b, data.data(), data.size()));
   t.join();
   t.bytes("data", got.data(), got.size());
+  t.join();
 }
 
 CONFORMANCE("send: a big blocking send to a socket gives the full count", "send read") {
@@ -242,6 +251,7 @@ CONFORMANCE("send: a big blocking send to a socket gives the full count", "send 
   t.did("send", ::send(s.b, data.data(), data.size(), 0));
   t.join();
   t.bytes("data", got.data(), got.size());
+  t.join();
 }
 
 CONFORMANCE("writev: a big blocking writev gives the full count", "writev read") {
@@ -253,6 +263,7 @@ CONFORMANCE("writev: a big blocking writev gives the full count", "writev read")
   t.did("writev", ::writev(s.b, parts, 3));
   t.join();
   t.bytes("data", got.data(), got.size());
+  t.join();
 }
 
 CONFORMANCE("sendmsg: a big blocking sendmsg gives the full count", "sendmsg read") {
@@ -267,6 +278,7 @@ CONFORMANCE("sendmsg: a big blocking sendmsg gives the full count", "sendmsg rea
   t.did("sendmsg", ::sendmsg(s.b, &m, 0));
   t.join();
   t.bytes("data", got.data(), got.size());
+  t.join();
 }
 
 CONFORMANCE("write: a nonblocking write to a full pipe is partial, then EAGAIN", "write") {
@@ -317,6 +329,7 @@ CONFORMANCE("write: readers that go away end a wait with EPIPE and SIGPIPE", "wr
   t.meanwhile([&] { ::close(p.a); });
   t.did("write", ::write(p.b, "x", 1));
   t.saw("signals", pipe_signals);
+  t.join();
 }
 
 CONFORMANCE("send: a closed peer is EPIPE, MSG_NOSIGNAL keeps the signal away", "send sendmsg") {
@@ -342,6 +355,7 @@ CONFORMANCE("recv: waits for the peer", "recv send") {
   t.meanwhile([&] { ::send(s.b, "word", 4, 0); });
   t.did("recv", ::recv(s.a, buffer, sizeof buffer, 0));
   t.bytes("data", buffer, 4);
+  t.join();
 }
 
 CONFORMANCE("recv: MSG_DONTWAIT is EAGAIN", "recv") {
@@ -357,6 +371,7 @@ CONFORMANCE("recv: MSG_PEEK leaves the data, and waits for it", "recv") {
   t.bytes("data", got, 2);
   t.did("recv", ::recv(s.a, got, 8, 0));
   t.bytes("data", got, 4);
+  t.join();
 }
 
 CONFORMANCE("recv: MSG_WAITALL waits for all of it", "recv") {
@@ -370,6 +385,7 @@ CONFORMANCE("recv: MSG_WAITALL waits for all of it", "recv") {
   char got[8]{};
   t.did("recv", ::recv(s.a, got, 7, MSG_WAITALL));
   t.bytes("data", got, 7);
+  t.join();
 }
 
 CONFORMANCE("recv: MSG_WAITALL gives what came before the end", "recv shutdown") {
@@ -379,6 +395,7 @@ CONFORMANCE("recv: MSG_WAITALL gives what came before the end", "recv shutdown")
     ::shutdown(s.b, SHUT_WR);
   });
   t.did("recv", ::recv(s.a, buffer, 7, MSG_WAITALL));
+  t.join();
 }
 
 CONFORMANCE("recv: MSG_WAITALL gives what came before SO_RCVTIMEO", "recv setsockopt") {
@@ -396,6 +413,7 @@ CONFORMANCE("recv: SO_RCVTIMEO gives EAGAIN in time", "recv setsockopt") {
   set_timeout(s.a, SO_RCVTIMEO, 0);
   t.meanwhile([&] { ::send(s.b, "x", 1, 0); });
   t.did("without", ::recv(s.a, buffer, 1, 0));
+  t.join();
 }
 
 CONFORMANCE("read: SO_RCVTIMEO counts for read and readv", "read readv setsockopt") {
@@ -412,12 +430,14 @@ CONFORMANCE("recv: shutdown by the peer is the end", "recv shutdown") {
   t.did("recv", ::recv(s.a, buffer, 1, 0));
   t.did("recv", ::recv(s.a, buffer, 1, 0));
   t.did("other way", ::send(s.a, "x", 1, 0));
+  t.join();
 }
 
 CONFORMANCE("recv: one's own shutdown ends the wait", "recv shutdown") {
   auto s = t.tcp();
   t.meanwhile([&] { ::shutdown(s.a, SHUT_RD); });
   t.did("recv", ::recv(s.a, buffer, 1, 0));
+  t.join();
 }
 
 CONFORMANCE("recv: a reset connection is ECONNRESET", "recv close") {
@@ -428,6 +448,7 @@ CONFORMANCE("recv: a reset connection is ECONNRESET", "recv close") {
   t.meanwhile([&] { ::close(s.b); });
   t.did("recv", ::recv(s.a, buffer, 1, 0));
   t.did("then", ::recv(s.a, buffer, 1, 0));
+  t.join();
 }
 
 CONFORMANCE("recv: no socket is ENOTSOCK", "recv send") {
@@ -465,6 +486,7 @@ CONFORMANCE("errno: a call that succeeds leaves it alone", "read write recv send
   t.meanwhile([&] { ::read(-1, buffer, 1), ::write(p.b, "x", 1); });
   ::read(p.a, buffer, 1);
   t.saw("errno", errno);
+  t.join();
 }
 
 CONFORMANCE("recv: one reader and one writer on a socket", "recv send") {
@@ -480,4 +502,5 @@ CONFORMANCE("recv: one reader and one writer on a socket", "recv send") {
   t.join();
   t.did("send", n);
   t.bytes("data", got.data(), got.size());
+  t.join();
 }

@@ -200,6 +200,7 @@ CONFORMANCE_ON_MAIN("read: a signal handler with SA_RESTART does not end the wai
     ::write(p.b, "x", 1);
   });
   t.did("read", ::read(p.a, &c, 1));
+  t.join();
 }
 
 CONFORMANCE_ON_MAIN("send: a signal handler ends a big blocking send with what was sent", "send write sendmsg") {
