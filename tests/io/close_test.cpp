@@ -255,7 +255,7 @@ TEST_CASE("close while other hubs that know the number come and go") {
         std::thread([&] {
           char c;
           for (int n = 0; n < 3 && !stop; ++n) {
-            const int copy = ::dup(p.a);
+            const int copy = ::fcntl(p.a, F_DUPFD_CLOEXEC, 0);
             if (copy < 0) continue;
             io::recv(copy, &c, 1, 0, 1ms);
             io::close(copy);
@@ -273,6 +273,9 @@ TEST_CASE("close while other hubs that know the number come and go") {
 }
 
 TEST_CASE("fork: a child closes what another thread's hub waited on, and does not wait for that hub") {
+#ifdef __SANITIZE_THREAD__
+  RINGLET_SKIP("ThreadSanitizer loses its order of events in the child of a process with threads");
+#endif
   auto p = stream_pair();
   std::atomic<bool> waits{false};
   std::thread other([&] {
@@ -296,8 +299,12 @@ TEST_CASE("fork: a child closes what another thread's hub waited on, and does no
 }
 
 TEST_CASE("fork: a child asks for a name that its parent was just asking for") {
+  if (support::is_instrumented()) RINGLET_SKIP("a sanitizer's allocator does not survive the fork of a process with threads");
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
+  addrinfo* warm = nullptr;  // what libc loads for the first question it loads under locks that a child would inherit
+  REQUIRE(io::getaddrinfo("localhost", "80", &hints, &warm) == 0);
+  ::freeaddrinfo(warm);
   std::vector<ringlet::fiber<int>> asking;
   for (int i = 0; i < 4; ++i)
     asking.push_back(spawn([&] {
