@@ -1,8 +1,5 @@
 #include "hub/hub.hpp"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,31 +35,6 @@ struct wait_timer : loop::timer {
   waiter* who;
 };
 
-struct kernel_sigaction {
-  void (*handler)(int);
-  unsigned long flags;
-  void (*restorer)();
-  std::uint64_t mask;
-};
-// What the program's handlers say of a wait that a signal has met.
-struct handlers {
-  bool any = false;          // somebody handles signals at all
-  bool all_restart = true;   // and each asks for calls to be restarted
-};
-handlers installed_handlers() {
-  handlers found;
-  for (int number = 1; number <= 64; ++number) {
-    kernel_sigaction now{};
-    if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
-    if (now.handler == SIG_DFL || now.handler == SIG_IGN) continue;
-    if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL) continue;  // of faults, not of waits
-    if (number == 32 || number == 33) continue;  // glibc's own
-    found.any = true;
-    if (!(now.flags & SA_RESTART)) found.all_restart = false;
-  }
-  return found;
-}
-
 void describe_stack_owner(const void* owner, char* text, std::size_t size) {
   auto* g = static_cast<const greenlet_state*>(owner);
   if (hub_of_thread && g == hub_of_thread->own)
@@ -76,24 +48,6 @@ void describe_stack_owner(const void* owner, char* text, std::size_t size) {
       std::snprintf(text, size, "fiber '%s'", f->given_name.c_str());
   } else
     std::snprintf(text, size, "greenlet %llu", static_cast<unsigned long long>(g->number));
-}
-
-// Other threads of the process that may yet call us, our own helpers left out.
-bool foreign_threads_exist() {
-  const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
-  if (fd < 0) return true;
-  std::size_t tasks = 0;
-  alignas(8) char entries[4096];
-  long got;
-  while ((got = sys::call(SYS_getdents64, fd, entries, sizeof entries)) > 0)
-    for (long at = 0; at < got;) {
-      unsigned short length;
-      std::memcpy(&length, entries + at + 16, sizeof length);
-      if (entries[at + 19] != '.') ++tasks;
-      at += length;
-    }
-  sys::call(SYS_close, fd);
-  return tasks > 1 + loop::offload_threads();
 }
 }  // namespace
 
@@ -286,8 +240,7 @@ void hub_state::run_turns() {
     if (ready_count > 0) {
       engine->wait(clock::time_point::min());
     } else {
-      look_for_deadlock();
-      engine->wait(ready_count > 0 ? clock::time_point::min() : timers.earliest());
+      wait_for_anything();
     }
     if (engine->signal_seen) tell_of_signal();
     // 5 expire timers
@@ -347,40 +300,6 @@ void hub_state::deliver_messages() {
     message* next = in_order->next;
     in_order->deliver(*in_order);
     in_order = next;
-  }
-}
-
-// A handler ran while the thread slept here. The program's first thread is the main fiber: its call ends as it would in
-// the kernel. Which handler it was is not known, so for calls that SA_RESTART restarts, all that are installed are asked.
-void hub_state::tell_of_signal() {
-  engine->signal_seen = false;
-  waiter* w = main_fiber.waiting;
-  if (!w || w->reason != wake_reason::none || w->on_signal == signal_effect::none) return;
-  const handlers program = installed_handlers();
-  if (!program.any || (w->on_signal == signal_effect::ends_unless_restarted && program.all_restart)) return;
-  w->signalled = true;
-  if (!w->withdraw || w->withdraw(*w)) wake(*w, wake_reason::interrupted);
-}
-
-// Nobody is ready; can anybody ever be? If surely not, the main fiber is told; where it cannot be told, stderr is.
-void hub_state::look_for_deadlock() {
-  if (timers.size() || engine->operations_in_flight() || fd_waits || foreign_work || handle.load(std::memory_order_relaxed) || deadlock_reported ||
-      inbox.load(std::memory_order_relaxed))
-    return;
-  if (foreign_threads_exist()) return;
-  // The last of them may have sent us something and ended since we looked.
-  if (inbox.load(std::memory_order_acquire)) return;
-  waiter* w = chief->waiting;
-  std::string text = "ringlet: deadlock: this operation would block forever. Nothing is left that could wake the main fiber: no "
-                     "timer, no I/O, no other thread. Likely cause: everybody waits for an event, lock, queue or fiber that "
-                     "nobody is left to set, release, fill or end. The fibers:\n" +
-                     describe_all(*this);
-  if (w && w->interruptible && (!w->withdraw || w->withdraw(*w))) {
-    chief->kill_pending = std::make_exception_ptr(deadlock_error(text));
-    wake(*w, wake_reason::interrupted);
-  } else {
-    deadlock_reported = true;
-    std::fputs(text.c_str(), stderr);
   }
 }
 

@@ -107,6 +107,7 @@ struct RINGLET_SHOWN hub_state {
   std::size_t watched_fds = 0;
   void* fd_watches = nullptr;     // io's, per hub
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
+  std::uint64_t switches_at_silence = ~std::uint64_t(0);  // nothing has run since the hub last slept in vain
   bool deadlock_reported = false;
   bool main_gone = false;  // in a child that another fiber than the main one has forked
   bool forked = false;     // true while a forked child lets go of what its parent had
@@ -159,6 +160,7 @@ struct RINGLET_SHOWN hub_state {
   void landed();
   void run_turns();
   void unwind_dropped() noexcept;
+  void wait_for_anything();
   void look_for_deadlock();
   void tell_of_signal();
   void conclude(fiber_state&);

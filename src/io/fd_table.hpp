@@ -65,6 +65,7 @@ struct fd_watch : loop::readiness {
   bool counted = false;          // in the process-wide count of hubs that know this number
   std::uint8_t no_nowait = 0;    // bit per direction: RWF_NOWAIT is not known to this kind of file
   bool terminal = false;         // takes part of a write and then waits, whatever poll says
+  bool position_taken = false;   // a regular file: somebody's read at the file's own position is under way
   short_read tells = short_read::says_nothing;
   std::uint32_t generation = 0;  // changes when the number comes to mean another file
   std::uint32_t kind_era = 0;    // 0: asked while nobody reported changes

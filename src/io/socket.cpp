@@ -159,13 +159,47 @@ ssize_t wait_for_unaskable(verb v, int fd, const iovec* parts, int count, deadli
   return wait_for_vector(v, fd, parts, count, until, what);
 }
 
+// A regular file's position is one reader's at a time, as in the kernel, also while the engine reads for it; the engine
+// itself would let two read the same bytes. Other hubs and duplicates of the fd are not kept away.
+class position_hold {
+ public:
+  void take(fd_watch& w) {
+    if (w_) return;
+    w_ = &w;
+    generation_ = w.generation;
+    w.position_taken = true;
+  }
+  ~position_hold() {
+    if (!w_ || w_->generation != generation_) return;  // the number means another file
+    w_->position_taken = false;
+    fd_table::wake_next(*w_, direction::in);
+  }
+
+ private:
+  fd_watch* w_ = nullptr;
+  std::uint32_t generation_ = 0;
+};
+
+int wait_for_position(fd_watch& w, deadline until, const char* what) {
+  while (w.position_taken) {
+    const int ended = park_in_line(w, direction::in, until, what, detail::signal_effect::none);
+    if (ended == 0 && !w.position_taken && !w.waiters[0].empty()) fd_table::wake_next(w, direction::in);
+    if (ended) return ended == -ETIME ? -ETIMEDOUT : ended;
+  }
+  return 0;
+}
+
 // The caller's vector is looked at only after the kernel has accepted it: a bad one is EFAULT, not a crash. `ours`: it is
 // no caller's, and has one part.
 ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const char* what, bool ours = false) {
   fd_table& table = fd_table::of(hub_state::here());
-  bool unaskable = unaskable_file(table, table.find(fd), direction::in);
+  fd_watch* known = table.find(fd);
+  if (known && known->position_taken)
+    if (const int failed = wait_for_position(*known, until, what)) return failed;
+  bool unaskable = unaskable_file(table, known, direction::in);
   if (unaskable) return wait_for_unaskable(verb::read, fd, parts, count, until, what);
   bool goes_on = false;  // a regular file, cut short by the cache's end
+  position_hold position;
   std::uint32_t generation = 0;
   const ssize_t result = until_ready(fd, direction::in, until, what, [&](fd_watch* w) -> ssize_t {
     if (w && w->tells == short_read::says_empty_unless_ancillary && w->is_armed(direction::in) && ours)
@@ -174,13 +208,20 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
     if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
       note_short(w, got, std::size_t(-1), true);
       goes_on = !(w && w->is_armed(direction::in)) && table.kind_of(table.get(fd)) == file_kind::regular && !at_end_of_file(fd);
-      if (goes_on) generation = table.get(fd).generation;
     }
     unaskable = cannot_be_asked(table, fd, got);
+    if (goes_on || unaskable) {
+      fd_watch& file = table.get(fd);
+      generation = file.generation;
+      if (table.kind_of(file) == file_kind::regular) position.take(file);
+    }
     return unaskable ? 0 : got;
   });
-  if (unaskable) return wait_for_unaskable(verb::read, fd, parts, count, until, what);
-  if (!goes_on || result <= 0 || table.get(fd).generation != generation) return result;
+  if (!goes_on && !unaskable) return result;
+  // Others may have run meanwhile (keep_fair), and closed it.
+  const bool same_file = table.get(fd).generation == generation;
+  if (unaskable) return same_file ? wait_for_unaskable(verb::read, fd, parts, count, until, what) : -EBADF;
+  if (result <= 0 || !same_file) return result;
   const rest_of rest(parts, count, std::size_t(result));
   const ssize_t more = wait_for_vector(verb::read, fd, rest.parts(), rest.count(), until, what);
   return more > 0 ? result + more : result;
@@ -262,6 +303,8 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
   fd_watch* known = table.find(fd);
   if (known && known->kind == file_kind::regular && table.kind_of(*known) == file_kind::regular) {
     keep_fair(hub_state::here());
+    if (known->position_taken)
+      if (const int failed = wait_for_position(*known, until, what)) return failed;
     return sys::call(SYS_writev, fd, parts, count);
   }
   bool unaskable = unaskable_file(table, known, direction::out);
@@ -398,104 +441,6 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexce
                         const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
                         return send_rest(fd, rest.parts(), rest.count(), flags);
                       });
-}
-
-// --- connections -----------------------------------------------------------------------------------------------------
-
-namespace {
-// accept and connect have no flag that says "do not wait". The ring waits for them itself; without it O_NONBLOCK is set
-// for the length of one call, which another thread or process that shares the socket might see. The kernel leaves no
-// other way (engine::waits_for_sockets).
-template <class Call>
-long call_nonblocking(int fd, Call call) {
-  const long flags = sys::call(SYS_fcntl, fd, F_GETFL);
-  if (flags < 0) return flags;
-  if (flags & O_NONBLOCK) return call();
-  sys::call(SYS_fcntl, fd, F_SETFL, flags | O_NONBLOCK);
-  const long result = call();
-  sys::call(SYS_fcntl, fd, F_SETFL, flags);
-  return result;
-}
-}  // namespace
-
-int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noexcept {
-  hub_state& h = hub_state::here();
-  fd_table& table = fd_table::of(h);
-  fd_watch* known = table.get_if_open(fd);
-  if (!known) return -EBADF;
-  fd_watch& w = *known;
-  table.refresh(w);
-  if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram))
-    return int(sys::call(SYS_connect, fd, to, to_length));
-  call_deadline limit = deadline_of(w, direction::out, until);
-  if (limit.when_passed == -EAGAIN) limit.when_passed = -EINPROGRESS;  // connect(2) under SO_SNDTIMEO
-  const std::uint32_t generation = w.generation;
-  const bool by_ring = h.engine->waits_for_sockets();
-  clock::duration pause = std::chrono::milliseconds(1);
-  ssize_t result;
-  bool late = false;
-  while (true) {
-    if (by_ring) {
-      // The kernel's own copy of the address is made when the operation is handed over, which may be after we have parked.
-      unsigned length = to_length;
-      result = perform({.code = loop::opcode::connect, .fd = fd, .address = const_cast<sockaddr*>(to), .address_length = &length},
-                       limit.until, "connect", fd, detail::signal_effect::ends_unless_restarted);
-      if (result == -ETIMEDOUT && limit.until.has_passed()) return limit.when_passed;
-    } else {
-      result = call_nonblocking(fd, [&] { return sys::call(SYS_connect, fd, to, to_length); });
-    }
-    if (late && (result == -EAGAIN || result == -EALREADY || result == -EINPROGRESS)) return limit.when_passed;
-    int ended = 0;
-    if (result == -EAGAIN) {
-      // A unix listener's backlog is full; nothing tells when it has room.
-      ended = sleep_until(std::min(limit.until, deadline(pause)));
-      pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(50));
-      late = limit.until.has_passed();
-    } else if (result == -EINPROGRESS || result == -EALREADY) {
-      // Begun, by this call or by one that was given up. Asked again when it stirs: that also is what turns the socket
-      // from connecting to connected.
-      w.clear_ready(direction::out);
-      ended = park_on(w, direction::out, limit.until, "connect");
-      late = ended == -ETIME;
-    } else {
-      break;
-    }
-    if (ended && ended != -ETIME) return ended;
-    if (w.generation != generation) return -EBADF;
-  }
-  // An unconnected socket reports HUP when it is polled; that is over now.
-  if (w.generation == generation) {
-    w.hung_up = false;
-    w.set_ready(direction::in);
-    w.set_ready(direction::out);
-  }
-  return int(result);
-}
-
-int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline until) noexcept {
-  hub_state& h = hub_state::here();
-  fd_table& table = fd_table::of(h);
-  fd_watch* known = table.get_if_open(fd);
-  if (!known) return -EBADF;
-  fd_watch& w = *known;
-  table.refresh(w);
-  ssize_t got;
-  if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram)) {
-    got = sys::call(SYS_accept4, fd, from, from_length, flags);
-    keep_fair(h);
-  } else if (!h.engine->waits_for_sockets()) {
-    got = until_ready(fd, direction::in, until, "accept", [&](fd_watch*) -> ssize_t {
-      return call_nonblocking(fd, [&] { return sys::call(SYS_accept4, fd, from, from_length, flags); });
-    });
-  } else {
-    const call_deadline limit = deadline_of(w, direction::in, until);
-    got = perform({.code = loop::opcode::accept, .fd = fd, .flags = flags, .address = from, .address_length = from_length},
-                  limit.until, "accept", fd, detail::signal_effect::ends_unless_restarted);
-    if (got == -ETIMEDOUT) got = limit.when_passed;
-  }
-  // Accepted connections are closed by all sorts of code; whatever was known of the number is over.
-  if (got >= 0) fd_opened(int(got));
-  return int(got);
 }
 
 }  // namespace ringlet::io

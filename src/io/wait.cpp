@@ -23,6 +23,20 @@ call_deadline deadline_of(const fd_watch& w, direction d, deadline until) {
 int park_on(fd_watch& w, direction d, deadline until, const char* what, detail::signal_effect signals) {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
+  if (until == deadline::passed()) return -ETIME;
+  if (const int failed = fd_table::of(h).arm(w, d)) {
+    if (failed != -EPERM) return failed;
+    // Such a file is always ready, says the kernel, and yet the call would block: let others run, then try again.
+    const std::uint32_t generation = w.generation;
+    h.yield();
+    return h.interrupted() ? -ECANCELED : w.generation != generation ? -EBADF : until.has_passed() ? -ETIME : 0;
+  }
+  return park_in_line(w, d, until, what, signals);
+}
+
+int park_in_line(fd_watch& w, direction d, deadline until, const char* what, detail::signal_effect signals) {
+  hub_state& h = hub_state::here();
+  if (!h.can_park()) return -EDEADLK;
   fd_waiter me;
   me.what = what;
   me.fd = w.fd;
@@ -32,15 +46,8 @@ int park_on(fd_watch& w, direction d, deadline until, const char* what, detail::
     late.unlink();
     return true;
   };
-  if (until == deadline::passed()) return -ETIME;
   const std::uint32_t generation = w.generation;
   const auto same_file = [&](int result) { return result != -ECANCELED && w.generation != generation ? -EBADF : result; };
-  if (const int failed = fd_table::of(h).arm(w, d)) {
-    if (failed != -EPERM) return failed;
-    // Such a file is always ready, says the kernel, and yet the call would block: let others run, then try again.
-    h.yield();
-    return same_file(h.interrupted() ? -ECANCELED : until.has_passed() ? -ETIME : 0);
-  }
   w.waiters[unsigned(d)].push_back(me);
   ++h.fd_waits;
   const wake_reason reason = h.wait(me, until);

@@ -18,6 +18,9 @@ namespace ringlet::io {
 int park_on(fd_watch&, direction, deadline until, const char* what,
             detail::signal_effect signals = detail::signal_effect::ends_unless_restarted);
 
+// The same without asking the engine to watch: somebody of this hub will wake it (fd_table::wake_next).
+int park_in_line(fd_watch&, direction d, deadline until, const char* what, detail::signal_effect signals);
+
 // The deadline of a call on this fd: the caller's, or the socket's own timeout if that is nearer.
 struct call_deadline {
   deadline until;

@@ -148,8 +148,9 @@ CONFORMANCE("getaddrinfo: numbers, names from the hosts file, errors", "getaddri
   t.saw("not a number", ::getaddrinfo("localhost.invalid", "80", &hints, &found));
   hints.ai_flags = 0;
   hints.ai_family = AF_INET;
-  t.saw("localhost", ::getaddrinfo("localhost", nullptr, &hints, &found));
-  ::freeaddrinfo(found);
+  const int known = ::getaddrinfo("localhost", nullptr, &hints, &found);  // a bare chroot may not know it
+  t.saw("localhost", known);
+  if (known == 0) ::freeaddrinfo(found);
   t.saw("no service", ::getaddrinfo("127.0.0.1", "no-such-service", &hints, &found));
   t.saw("nothing asked", ::getaddrinfo(nullptr, nullptr, &hints, &found));
   hints.ai_flags = 0x40000000;

@@ -145,6 +145,7 @@ TEST_CASE("files: read, write, pread, pwrite, fsync, openat give the kernel's re
 }
 
 TEST_CASE("getaddrinfo: libc's answers, with others running meanwhile; errors too") {
+  if (!support::localhost_resolves()) RINGLET_SKIP("this system does not know the name localhost (no /etc/hosts?)");
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo *ours = nullptr, *libcs = nullptr;

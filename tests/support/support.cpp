@@ -1,5 +1,6 @@
 #include "support.hpp"
 
+#include <netdb.h>
 #include <arpa/inet.h>
 #include <csignal>
 #include <cstdlib>
@@ -173,6 +174,13 @@ std::string built(std::string_view relative) {
   if (const char* top = std::getenv("RINGLET_BUILD_DIR")) return std::string(top) + '/' + std::string(relative);
   // Test programs sit in <build>/tests.
   return (std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / relative).string();
+}
+
+bool localhost_resolves() {
+  addrinfo* found = nullptr;
+  if (::getaddrinfo("localhost", "80", nullptr, &found) != 0) return false;
+  ::freeaddrinfo(found);
+  return true;
 }
 
 }  // namespace support

@@ -68,6 +68,9 @@ listener listen_on_free_port(int backlog = 128);
 // A blocking connection to 127.0.0.1:port.
 fd connect_to_port(unsigned short port);
 
+// libc knows the name "localhost" (a bare chroot may have no /etc/hosts).
+bool localhost_resolves();
+
 // A directory that is removed with all that is in it.
 class temporary_directory {
  public:

@@ -1,0 +1,71 @@
+// Nobody is ready: sleeping until something comes, or saying that nothing ever will.
+//
+// With no timer, no I/O, no helper's answer and no other thread's handle to wait for, only another thread could still wake
+// somebody. Whether there is one costs a look into /proc, so first comes a short sleep: between hubs that work for each
+// other it hardly ever passes in silence.
+
+#include <fcntl.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "base/sys.hpp"
+#include "hub/hub.hpp"
+#include "loop/offload.hpp"
+
+namespace ringlet::detail {
+
+namespace {
+constexpr auto silence_before_a_look = std::chrono::milliseconds(5);
+
+// Other threads of the process that may yet call us, our own helpers left out.
+bool foreign_threads_exist() {
+  const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+  if (fd < 0) return true;
+  std::size_t tasks = 0;
+  alignas(8) char entries[4096];
+  long got;
+  while ((got = sys::call(SYS_getdents64, fd, entries, sizeof entries)) > 0)
+    for (long at = 0; at < got;) {
+      unsigned short length;
+      std::memcpy(&length, entries + at + 16, sizeof length);
+      if (entries[at + 19] != '.') ++tasks;
+      at += length;
+    }
+  sys::call(SYS_close, fd);
+  return tasks > 1 + loop::offload_threads();
+}
+}  // namespace
+
+void hub_state::wait_for_anything() {
+  const bool expected = timers.size() || engine->operations_in_flight() || fd_waits || foreign_work ||
+                        handle.load(std::memory_order_relaxed) || deadlock_reported || inbox.load(std::memory_order_relaxed);
+  if (expected) return engine->wait(timers.earliest());
+  if (switches != switches_at_silence) {
+    switches_at_silence = switches;
+    return engine->wait(engine->now() + silence_before_a_look);
+  }
+  look_for_deadlock();
+  engine->wait(ready_count > 0 ? clock::time_point::min() : clock::time_point::max());
+}
+
+// Nobody is ready; can anybody ever be? If surely not, the main fiber is told; where it cannot be told, stderr is.
+void hub_state::look_for_deadlock() {
+  if (foreign_threads_exist()) return;
+  // The last of them may have sent us something and ended since we looked.
+  if (inbox.load(std::memory_order_acquire)) return;
+  waiter* w = chief->waiting;
+  std::string text = "ringlet: deadlock: this operation would block forever. Nothing is left that could wake the main fiber: no "
+                     "timer, no I/O, no other thread. Likely cause: everybody waits for an event, lock, queue or fiber that "
+                     "nobody is left to set, release, fill or end. The fibers:\n" +
+                     describe_all(*this);
+  if (w && w->interruptible && (!w->withdraw || w->withdraw(*w))) {
+    chief->kill_pending = std::make_exception_ptr(deadlock_error(text));
+    wake(*w, wake_reason::interrupted);
+  } else {
+    deadlock_reported = true;
+    std::fputs(text.c_str(), stderr);
+  }
+}
+
+}  // namespace ringlet::detail
