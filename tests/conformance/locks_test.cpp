@@ -358,11 +358,14 @@ CONFORMANCE("C11: mutexes, conditions, threads",
   t.meanwhile([&] { t.saw("other", ::mtx_trylock(&r)); });
   t.join();
   t.saw("recursive", ::mtx_unlock(&r) * 10 + ::mtx_unlock(&r));
-  thrd_t child;
-  ::thrd_create(&child, [](void*) { return -5; }, nullptr);
-  int result = 0;
-  t.saw("join", ::thrd_join(child, &result));
-  t.saw("result", result);
+  // AddressSanitizer (GCC 14) aborts on the join of a thread that C11's call has made: it knows only pthread_create's.
+  if (!support::is_instrumented()) {
+    thrd_t child;
+    ::thrd_create(&child, [](void*) { return -5; }, nullptr);
+    int result = 0;
+    t.saw("join", ::thrd_join(child, &result));
+    t.saw("result", result);
+  }
   t.join();
 }
 
