@@ -15,6 +15,7 @@
 #include "base/lock.hpp"
 #include "leave_out.hpp"
 #include "rows.hpp"
+#include "signals.hpp"
 
 namespace ringlet::hooks {
 
@@ -104,11 +105,13 @@ void enable(const options& wanted) {
   }
   on = true;
   observe();
+  if (is_active(row::sigaction)) wrap_handlers();
 }
 
 void disable() noexcept {
   base::lock_guard hold(switching);
   io::observe_descriptors(false);
+  unwrap_handlers();
   for (bool& each : active) switch_row(&each, false);
   on = false;
 }

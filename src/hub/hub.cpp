@@ -135,6 +135,11 @@ wake_reason hub_state::wait(waiter& w, deadline until) {
   w.reason = wake_reason::none;
   if (w.interruptible && interrupted() && (!w.withdraw || w.withdraw(w))) return w.reason = wake_reason::interrupted;
 
+  if (w.signals.effect != signal_effect::none && __builtin_expect(met_signal(w.signals), 0)) {
+    w.signalled = true;
+    if (!w.withdraw || w.withdraw(w)) return w.reason = wake_reason::interrupted;
+  }
+
   wait_timer alarm;
   if (!until.is_never()) {
     alarm.who = &w;
@@ -237,12 +242,13 @@ void hub_state::run_turns() {
   while (true) {
     // 2 read the clock: now() of the engine, below, for the timers
     // 3 submit and wait   4 reap completions
+    if (signals_handled.load(std::memory_order_relaxed) != signals_told) tell_of_signal();
     if (ready_count > 0) {
       engine->wait(clock::time_point::min());
     } else {
       wait_for_anything();
     }
-    if (engine->signal_seen) tell_of_signal();
+    if (engine->signal_seen || signals_handled.load(std::memory_order_relaxed) != signals_told) tell_of_signal();
     // 5 expire timers
     turn_time = engine->now();
     if (timers.size() > 0) timers.expire(turn_time);

@@ -113,6 +113,9 @@ struct RINGLET_SHOWN hub_state {
   bool forked = false;     // true while a forked child lets go of what its parent had
   int exit_status = 0;     // of such a child: 1 if the fiber that forked has failed
   int process = 0;
+  // Handlers that have run on this thread, and those of them without SA_RESTART; written by signal_handled().
+  std::atomic<std::uint32_t> signals_handled{0}, signals_not_restarting{0};
+  std::uint32_t signals_told = 0;
   std::atomic<message*> inbox{nullptr};
   std::atomic<unsigned> senders{0};     // other threads inside send(): the hub must not go under them
   std::atomic<void*> handle{nullptr};   // what other threads hold of us, if they do
@@ -138,6 +141,11 @@ struct RINGLET_SHOWN hub_state {
   bool interrupted() const noexcept {
     return __builtin_expect(running->kill_pending || (running->scopes && scope_has_fired()), 0);
   }
+  // For a call of the running fiber that begins to wait now: its waits end when a handler runs from here on.
+  signal_watch watch_signals(signal_effect effect) const noexcept {
+    return {running == &main_fiber ? effect : signal_effect::none, signals_handled.load(std::memory_order_relaxed),
+            signals_not_restarting.load(std::memory_order_relaxed)};
+  }
   // Throws it and so settles it.
   [[noreturn]] void throw_interrupt();
   void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
@@ -152,6 +160,7 @@ struct RINGLET_SHOWN hub_state {
 
  private:
   bool scope_has_fired() const noexcept;
+  bool met_signal(const signal_watch&) const noexcept;
   friend struct fiber_entry;
   void make_ready(fiber_state&);
   void switch_away();
@@ -165,6 +174,12 @@ struct RINGLET_SHOWN hub_state {
   void tell_of_signal();
   void conclude(fiber_state&);
 };
+
+// A handler is about to run on this thread; told by whoever wraps the program's handlers (a door), from inside the signal.
+// Async-signal-safe.
+RINGLET_SHOWN void signal_handled(bool restarts) noexcept;
+// The wrapper, by which its own handlers are told from those that nobody wraps.
+RINGLET_SHOWN void handlers_are_wrapped_in(void (*wrapper)()) noexcept;
 
 // Refuses a call that would block where blocking cannot be: on the hub's own stack. For the public calls.
 void require_can_park(const char* what);

@@ -26,12 +26,17 @@ struct message {
 
 // What a signal handler that ran meanwhile does to the main fiber's wait, as it would to a thread's (signal(7)).
 enum class signal_effect : std::uint8_t { none, ends, ends_unless_restarted };
+// The same, with how many handlers had run when the call began: those that ran since then have met it.
+struct signal_watch {
+  signal_effect effect = signal_effect::none;
+  std::uint32_t handled = 0, not_restarting = 0;
+};
 
 struct waiter : base::list_link, message {
   fiber_state* fiber = nullptr;  // set before another thread can find it, then constant
   wake_reason reason = wake_reason::none;
   bool interruptible = true;
-  signal_effect on_signal = signal_effect::none;
+  signal_watch signals;
   bool signalled = false;      // ended, or asked to end, by a signal
   const char* what = "?";      // for reports: "recv", "event"
   const void* whom = nullptr;  // the event's address; null with an fd

@@ -41,6 +41,7 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
     return int(sys::call(SYS_connect, fd, to, to_length));
   call_deadline limit = deadline_of(w, direction::out, until);
   if (limit.when_passed == -EAGAIN) limit.when_passed = -EINPROGRESS;  // connect(2) under SO_SNDTIMEO
+  const detail::signal_watch signals = h.watch_signals(limit.effect());
   const std::uint32_t generation = w.generation;
   const bool by_ring = h.engine->waits_for_sockets();
   clock::duration pause = std::chrono::milliseconds(1);
@@ -51,7 +52,7 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
       // The kernel's own copy of the address is made when the operation is handed over, which may be after we have parked.
       unsigned length = to_length;
       result = perform({.code = loop::opcode::connect, .fd = fd, .address = const_cast<sockaddr*>(to), .address_length = &length},
-                       limit.until, "connect", fd, detail::signal_effect::ends_unless_restarted);
+                       limit.until, "connect", fd, signals);
       if (result == -ETIMEDOUT && limit.until.has_passed()) return limit.when_passed;
     } else {
       result = call_nonblocking(fd, [&] { return sys::call(SYS_connect, fd, to, to_length); });
@@ -67,7 +68,7 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
       // Begun, by this call or by one that was given up. Asked again when it stirs: that also is what turns the socket
       // from connecting to connected.
       w.clear_ready(direction::out);
-      ended = park_on(w, direction::out, limit.until, "connect");
+      ended = park_on(w, direction::out, limit.until, "connect", signals);
       late = ended == -ETIME;
     } else {
       break;
@@ -102,7 +103,7 @@ int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline u
   } else {
     const call_deadline limit = deadline_of(w, direction::in, until);
     got = perform({.code = loop::opcode::accept, .fd = fd, .flags = flags, .address = from, .address_length = from_length},
-                  limit.until, "accept", fd, detail::signal_effect::ends_unless_restarted);
+                  limit.until, "accept", fd, h.watch_signals(limit.effect()));
     if (got == -ETIMEDOUT) got = limit.when_passed;
   }
   // Accepted connections are closed by all sorts of code; whatever was known of the number is over.

@@ -45,12 +45,13 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
     if (!on_heap) return -ENOMEM;
     entries = on_heap.get();
   }
+  const detail::signal_watch signals = h.watch_signals(detail::signal_effect::ends);
   while (true) {
     waiter me;  // the one that waits; the entries on the fds' lists stand for it
     unsigned long used = 0;
     me.what = "poll";
     me.fd = count == 1 ? fds[0].fd : -1;
-    me.on_signal = detail::signal_effect::ends;
+    me.signals = signals;
     bool missed = false;
     const auto watch = [&](int fd, direction d) {
       fd_watch& w = table.get(fd);
@@ -106,9 +107,10 @@ int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) 
   }
   fd_table& table = fd_table::of(h);
   fd_watch& w = table.get(epoll_fd);
+  const detail::signal_watch signals = h.watch_signals(detail::signal_effect::ends);
   while (true) {
     w.clear_ready(direction::in);
-    const int failed = park_on(w, direction::in, until, "epoll_wait", detail::signal_effect::ends);
+    const int failed = park_on(w, direction::in, until, "epoll_wait", signals);
     found = look_at_it();
     if (found != 0) {
       if (!w.waiters[0].empty()) fd_table::wake_next(w, direction::in);
@@ -141,7 +143,7 @@ int sleep_until(deadline moment) noexcept {
   }
   waiter me;
   me.what = "sleep";
-  me.on_signal = detail::signal_effect::ends;
+  me.signals = h.watch_signals(detail::signal_effect::ends);
   switch (h.wait(me, moment)) {
     case wake_reason::timed_out: return 0;
     default: return me.signalled ? -EINTR : -ECANCELED;

@@ -98,7 +98,7 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
   // A terminal with room for one byte is ready, and then waits inside the call for the rest. So it may wait elsewhere.
   if (v == verb::write && w.terminal)
     return perform({.code = loop::opcode::writev, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1, .may_block = true},
-                   until, what, fd, detail::signal_effect::ends_unless_restarted);
+                   until, what, fd, h.watch_signals(detail::signal_effect::ends_unless_restarted));
   // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
   const short events = v == verb::read ? POLLIN : POLLOUT;
   return until_ready(fd, d, until, what, [&](fd_watch*) -> ssize_t {
@@ -182,7 +182,7 @@ class position_hold {
 
 int wait_for_position(fd_watch& w, deadline until, const char* what) {
   while (w.position_taken) {
-    const int ended = park_in_line(w, direction::in, until, what, detail::signal_effect::none);
+    const int ended = park_in_line(w, direction::in, until, what, {});
     if (ended == 0 && !w.position_taken && !w.waiters[0].empty()) fd_table::wake_next(w, direction::in);
     if (ended) return ended == -ETIME ? -ETIMEDOUT : ended;
   }
@@ -240,9 +240,10 @@ bool ends_here(int fd, direction d) {
 }
 
 // park_on, but for a unix datagram socket that is not connected: whether its receiver has room, no poll of it tells.
-int wait_for_room(fd_watch& w, direction d, deadline until, const char* what, clock::duration& pause) {
+int wait_for_room(fd_watch& w, direction d, deadline until, const char* what, clock::duration& pause,
+                  const detail::signal_watch& signals) {
   if (d == direction::in || w.kind != file_kind::datagram || until == deadline::passed() || !polled_ready(w.fd, POLLOUT))
-    return park_on(w, d, until, what);
+    return park_on(w, d, until, what, signals);
   const std::uint32_t generation = w.generation;
   const int slept = sleep_until(std::min(until, deadline(pause)));
   pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(20));
@@ -276,13 +277,14 @@ ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, cons
   const bool goes_on = w.kind == file_kind::stream || (d == direction::out && (w.kind == file_kind::pipe || w.kind == file_kind::other));
   if (got > 0 && !goes_on) return got;
   const call_deadline limit = deadline_of(w, d, until);
+  const detail::signal_watch signals = h.watch_signals(limit.effect());
   clock::duration pause = std::chrono::microseconds(100);
   std::size_t done = got > 0 ? std::size_t(got) : 0;
   while (true) {
     int ended = 0;
     if (got == -EAGAIN || (w.is_armed(d) && !w.maybe_ready(d))) {
       w.clear_ready(d);
-      ended = wait_for_room(w, d, limit.until, what, pause);
+      ended = wait_for_room(w, d, limit.until, what, pause, signals);
       if (ended && ended != -ETIME) return done ? ssize_t(done) : ended;
     }
     if (done && w.kind == file_kind::stream && (d == direction::in || w.hung_up) && ends_here(fd, d)) break;

@@ -17,10 +17,10 @@ call_deadline deadline_of(const fd_watch& w, direction d, deadline until) {
   const clock::duration own = w.timeouts[unsigned(d)];
   if (own == clock::duration::max()) return {until, -ETIMEDOUT};
   const deadline from_socket(own);
-  return from_socket < until ? call_deadline{from_socket, -EAGAIN} : call_deadline{until, -ETIMEDOUT};
+  return from_socket < until ? call_deadline{from_socket, -EAGAIN, true} : call_deadline{until, -ETIMEDOUT, true};
 }
 
-int park_on(fd_watch& w, direction d, deadline until, const char* what, detail::signal_effect signals) {
+int park_on(fd_watch& w, direction d, deadline until, const char* what, const detail::signal_watch& signals) {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (until == deadline::passed()) return -ETIME;
@@ -34,13 +34,13 @@ int park_on(fd_watch& w, direction d, deadline until, const char* what, detail::
   return park_in_line(w, d, until, what, signals);
 }
 
-int park_in_line(fd_watch& w, direction d, deadline until, const char* what, detail::signal_effect signals) {
+int park_in_line(fd_watch& w, direction d, deadline until, const char* what, const detail::signal_watch& signals) {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   fd_waiter me;
   me.what = what;
   me.fd = w.fd;
-  me.on_signal = signals;
+  me.signals = signals;
   me.withdraw = [](waiter& late) {
     if (!late.linked()) return false;
     late.unlink();
@@ -73,7 +73,7 @@ void pass_on_connection(fd_watch& w) {
 }
 }  // namespace
 
-ssize_t perform(const loop::operation& op, deadline until, const char* what, int fd, detail::signal_effect signals) {
+ssize_t perform(const loop::operation& op, deadline until, const char* what, int fd, const detail::signal_watch& signals) {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   operation_waiter me;
@@ -81,7 +81,7 @@ ssize_t perform(const loop::operation& op, deadline until, const char* what, int
   me.fiber = h.running;
   me.what = what;
   me.fd = fd;
-  me.on_signal = signals;
+  me.signals = signals;
   me.accepts = op.code == loop::opcode::accept;
   me.waits_for_a_peer = me.accepts || op.code == loop::opcode::connect || op.may_block;
   // The timer and a kill do not end this wait; they only ask the kernel to.

@@ -16,15 +16,19 @@ namespace ringlet::io {
 
 // What one wait on a direction ended with: 0 (try again), or the error for the caller.
 int park_on(fd_watch&, direction, deadline until, const char* what,
-            detail::signal_effect signals = detail::signal_effect::ends_unless_restarted);
+            const detail::signal_watch& signals);
 
 // The same without asking the engine to watch: somebody of this hub will wake it (fd_table::wake_next).
-int park_in_line(fd_watch&, direction d, deadline until, const char* what, detail::signal_effect signals);
+int park_in_line(fd_watch&, direction d, deadline until, const char* what, const detail::signal_watch& signals);
 
 // The deadline of a call on this fd: the caller's, or the socket's own timeout if that is nearer.
 struct call_deadline {
   deadline until;
   int when_passed;  // -ETIMEDOUT or -EAGAIN
+  bool by_socket = false;  // has SO_RCVTIMEO or SO_SNDTIMEO, and so is never restarted (signal(7))
+  detail::signal_effect effect() const {
+    return by_socket ? detail::signal_effect::ends : detail::signal_effect::ends_unless_restarted;
+  }
 };
 call_deadline deadline_of(const fd_watch&, direction, deadline until);
 
@@ -70,9 +74,10 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
     return result;
   }
   const call_deadline limit = deadline_of(w, d, until);
+  const detail::signal_watch signals = h.watch_signals(limit.effect());
   while (true) {
     w.clear_ready(d);
-    const int ended = park_on(w, d, limit.until, what);
+    const int ended = park_on(w, d, limit.until, what, signals);
     if (ended && ended != -ETIME) return ended;
     const ssize_t result = attempt(&w);  // also when it is late: what is there wins over the deadline
     if (result != -EAGAIN) {
@@ -84,6 +89,6 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
 }
 
 ssize_t perform(const loop::operation&, deadline until, const char* what, int fd = -1,
-                detail::signal_effect signals = detail::signal_effect::none);
+                const detail::signal_watch& signals = {});
 
 }  // namespace ringlet::io

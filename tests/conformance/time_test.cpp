@@ -1,6 +1,7 @@
 // The sleepers: how long, what is left, what is refused.
 
 #include "conformance.hpp"
+#include "one_signal.hpp"
 
 #include <csignal>
 #include <poll.h>
@@ -16,6 +17,7 @@
 
 namespace {
 
+using conformance::one_signal;
 using conformance::trace;
 
 timespec in_ms(clockid_t clock, long ms) {
@@ -26,31 +28,6 @@ timespec in_ms(clockid_t clock, long ms) {
   now.tv_nsec %= 1000000000;
   return now;
 }
-
-// Signals to this thread after a moment, again and again: one that comes while another fiber runs is nobody's end of a
-// wait (hooks/README.md), the next one is.
-struct alarm_soon {
-  struct sigaction before {};
-  timer_t timer{};
-  explicit alarm_soon(long ms, int flags = 0) {
-    struct sigaction now {};
-    now.sa_handler = [](int) {};
-    now.sa_flags = flags;
-    ::sigaction(SIGUSR2, &now, &before);
-    sigevent event{};
-    event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = SIGUSR2;
-    event._sigev_un._tid = pid_t(::syscall(SYS_gettid));
-    ::timer_create(CLOCK_MONOTONIC, &event, &timer);
-    itimerspec when{};
-    when.it_value.tv_nsec = when.it_interval.tv_nsec = ms * 1000000;
-    ::timer_settime(timer, 0, &when, nullptr);
-  }
-  ~alarm_soon() {
-    ::timer_delete(timer);
-    ::sigaction(SIGUSR2, &before, nullptr);
-  }
-};
 
 }  // namespace
 
@@ -124,7 +101,7 @@ CONFORMANCE("thrd_sleep: sleeps, and refuses", "thrd_sleep") {
 }
 
 CONFORMANCE_ON_MAIN("nanosleep: a signal handler ends it with EINTR and what is left", "nanosleep") {
-  alarm_soon soon(30);
+  one_signal soon(t);
   const timespec wanted{100, 0};
   timespec left{};
   t.did("nanosleep", ::nanosleep(&wanted, &left));
@@ -134,13 +111,13 @@ CONFORMANCE_ON_MAIN("nanosleep: a signal handler ends it with EINTR and what is 
 CONFORMANCE_ON_MAIN("clock_nanosleep: a signal handler ends it; an absolute one leaves nothing behind", "clock_nanosleep") {
   timespec left{5, 5};
   {
-    alarm_soon soon(30);
+    one_signal soon(t);
     const timespec wanted{100, 0};
     t.said("relative", ::clock_nanosleep(CLOCK_MONOTONIC, 0, &wanted, &left));
     t.saw("most is left", left.tv_sec == 99);
   }
   left = {5, 5};
-  alarm_soon soon(30);
+  one_signal soon(t);
   const timespec moment = in_ms(CLOCK_MONOTONIC, 100000);
   t.said("absolute", ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &moment, &left));
   t.saw("untouched", left.tv_sec * 10 + left.tv_nsec);
@@ -148,74 +125,32 @@ CONFORMANCE_ON_MAIN("clock_nanosleep: a signal handler ends it; an absolute one 
 
 CONFORMANCE_ON_MAIN("sleep: a signal handler ends it with the seconds left", "sleep usleep") {
   {
-    alarm_soon soon(30);
+    one_signal soon(t);
     t.saw("left", ::sleep(100));
     t.saw("errno", errno);
   }
-  alarm_soon soon(30);
+  one_signal soon(t);
   t.did("usleep", ::usleep(100000000));
 }
 
 CONFORMANCE_ON_MAIN("sleep: SA_RESTART does not lengthen it", "sleep") {
-  alarm_soon soon(30, SA_RESTART);
+  one_signal soon(t, SA_RESTART);
   t.saw("left", ::sleep(100));
-}
-
-CONFORMANCE_ON_MAIN("read: a signal handler without SA_RESTART ends the wait with EINTR", "read poll select") {
-  auto p = t.pipe();
-  char c;
-  {
-    alarm_soon soon(30);
-    t.did("read", ::read(p.a, &c, 1));
-  }
-  {
-    alarm_soon soon(30);
-    t.did("poll", ::poll(nullptr, 0, 100000));
-  }
-  alarm_soon soon(30, SA_RESTART);
-  fd_set in;
-  FD_ZERO(&in);
-  FD_SET(p.a, &in);
-  t.did("select", ::select(p.a + 1, &in, nullptr, nullptr, nullptr));
-}
-
-// Which handler ran is not known to ringlet, so one without SA_RESTART spoils it for all: the test program has one.
-CONFORMANCE_ON_MAIN("read: a signal handler with SA_RESTART does not end the wait", "read") {
-  struct restarting {
-    struct sigaction before {};
-    restarting() {
-      ::sigaction(SIGRTMAX - 3, nullptr, &before);
-      struct sigaction now = before;
-      now.sa_flags |= SA_RESTART;
-      ::sigaction(SIGRTMAX - 3, &now, nullptr);
-    }
-    ~restarting() { ::sigaction(SIGRTMAX - 3, &before, nullptr); }
-  } all_restart;
-  auto p = t.pipe();
-  char c;
-  alarm_soon soon(30, SA_RESTART);
-  t.meanwhile([&] {
-    const timespec later{0, 80000000};
-    ::nanosleep(&later, nullptr);
-    ::write(p.b, "x", 1);
-  });
-  t.did("read", ::read(p.a, &c, 1));
-  t.join();
 }
 
 CONFORMANCE_ON_MAIN("send: a signal handler ends a big blocking send with what was sent", "send write sendmsg") {
   auto s = t.stream();
   std::vector<char> much(4000000);
   {
-    alarm_soon soon(30);
+    one_signal soon(t);
     const ssize_t n = ::send(s.a, much.data(), much.size(), 0);
     t.saw("partial", n > 0 && n < 4000000);
   }
   {
-    alarm_soon soon(30);
+    one_signal soon(t);
     t.did("then", ::send(s.a, much.data(), much.size(), 0));
   }
   auto p = t.pipe();
-  alarm_soon soon(30);
+  one_signal soon(t);
   t.did("write", ::write(p.b, much.data(), much.size()));
 }
