@@ -18,7 +18,23 @@ namespace ringlet::detail {
 namespace {
 constexpr auto silence_before_a_look = std::chrono::milliseconds(5);
 
-// Other threads of the process that may yet call us, our own helpers left out.
+// The kernel lists its io_uring workers among our threads, for seconds after their work is done (PF_IO_WORKER in
+// /proc/PID/stat).
+bool is_kernel_worker(int tasks_fd, const char* id) {
+  char path[32], text[512];
+  std::snprintf(path, sizeof path, "%.20s/stat", id);
+  const int fd = int(sys::call(SYS_openat, tasks_fd, path, O_RDONLY | O_CLOEXEC, 0));
+  if (fd < 0) return true;  // it has ended
+  const long got = sys::call(SYS_read, fd, text, sizeof text - 1);
+  sys::call(SYS_close, fd);
+  if (got <= 0) return true;
+  text[got] = 0;
+  const char* after_name = std::strrchr(text, ')');
+  unsigned flags = 0;
+  return after_name && std::sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & 0x10);
+}
+
+// Other threads of the process that may yet call us, our own helpers and the kernel's left out.
 bool foreign_threads_exist() {
   const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   if (fd < 0) return true;
@@ -29,7 +45,7 @@ bool foreign_threads_exist() {
     for (long at = 0; at < got;) {
       unsigned short length;
       std::memcpy(&length, entries + at + 16, sizeof length);
-      if (entries[at + 19] != '.') ++tasks;
+      if (entries[at + 19] != '.' && !is_kernel_worker(fd, entries + at + 19)) ++tasks;
       at += length;
     }
   sys::call(SYS_close, fd);

@@ -1,5 +1,7 @@
 // The hub: its turn, fairness, deadlocks, messages from other threads, its making and its end.
 
+#include <fcntl.h>
+
 #include <atomic>
 #include <functional>
 #include <string>
@@ -12,18 +14,6 @@
 #include "on_hub.hpp"
 
 using namespace hub_test;
-
-namespace {
-
-bool has_background_thread() {
-#if defined(__SANITIZE_THREAD__)
-  return true;  // ThreadSanitizer's own: to the hub, somebody who may yet wake us
-#else
-  return false;
-#endif
-}
-
-}  // namespace
 
 // --- deadlock --------------------------------------------------------------------------------------------------------
 
@@ -96,6 +86,17 @@ TEST_CASE("deadlock: is none while a timer, another thread, an fd or a handle co
   poster.join();
   held = {};
   e.clear();
+  CHECK_THROWS_AS(e.wait(), deadlock_error);
+}
+
+TEST_CASE("deadlock: is told although the kernel still keeps threads for files that were read") {
+  if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer has a thread of its own");
+  support::temporary_directory folder;
+  const std::string path = folder.path() / "file";
+  support::fd file(int(io::openat(AT_FDCWD, path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600)));
+  CHECK(file.get() >= 0);
+  CHECK(io::fsync(file) == 0);
+  event e;
   CHECK_THROWS_AS(e.wait(), deadlock_error);
 }
 

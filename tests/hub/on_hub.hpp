@@ -46,6 +46,14 @@ inline std::string left_behind() {
   return text;
 }
 
+inline bool has_background_thread() {
+#if defined(__SANITIZE_THREAD__)
+  return true;  // ThreadSanitizer's own: to the hub, somebody who may yet wake us
+#else
+  return false;
+#endif
+}
+
 inline bool is_simulated() { return loop::thread_clock() != nullptr; }
 
 // Runs f on a new thread, on whose hub time is simulated.
