@@ -59,9 +59,12 @@ struct spawn_options {
   std::size_t stack_size_bytes = 0;     // 0: RINGLET_STACK_SIZE, or 64 KiB. Untouched pages cost nothing.
 };
 
+class any_fiber;
+
 namespace detail {
 struct fiber_state;
 struct spawner;
+fiber_state* fiber_state_of(const any_fiber&) noexcept;
 
 // A spawned function and the place of its result; lives at the top of the fiber's own stack.
 struct body {
@@ -157,7 +160,12 @@ class RINGLET_EXPORT any_fiber {
   explicit any_fiber(detail::fiber_state* adopted) noexcept : state_(adopted) {}
   detail::fiber_state* state_ = nullptr;
   friend struct fiber_access;
+  friend detail::fiber_state* detail::fiber_state_of(const any_fiber&) noexcept;
 };
+
+namespace detail {
+inline fiber_state* fiber_state_of(const any_fiber& f) noexcept { return f.state_; }
+}  // namespace detail
 
 template <class R = void>
 class fiber : public any_fiber {

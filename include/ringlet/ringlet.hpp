@@ -9,3 +9,4 @@
 #include <ringlet/queue.hpp>
 #include <ringlet/sync.hpp>
 #include <ringlet/timeout.hpp>
+#include <ringlet/wait.hpp>

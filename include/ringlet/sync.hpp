@@ -10,6 +10,7 @@
 
 #include <ringlet/deadline.hpp>
 #include <ringlet/export.hpp>
+#include <ringlet/wait.hpp>
 
 namespace ringlet {
 
@@ -54,10 +55,14 @@ class RINGLET_EXPORT event {
   bool is_set() const noexcept { return set_.load(std::memory_order_acquire); }
   // True when set; false when the deadline passed.
   bool wait(deadline until = never);
+  // For wait and iwait, as below.
+  bool add_listener(detail::listener&) noexcept;
+  void remove_listener(detail::listener&) noexcept;
 
  private:
   std::atomic<bool> set_{false};
   detail::wait_queue waiters_;
+  detail::listener_list listeners_;
 };
 
 class RINGLET_EXPORT semaphore {
@@ -67,10 +72,14 @@ class RINGLET_EXPORT semaphore {
   bool try_acquire() noexcept;
   void release(std::size_t n = 1) noexcept;
   std::size_t count() const noexcept { return count_.load(std::memory_order_relaxed); }
+  // wait and iwait report it when a release has left something that nobody waits to acquire; they take none of it.
+  bool add_listener(detail::listener&) noexcept;
+  void remove_listener(detail::listener&) noexcept;
 
  private:
   std::atomic<std::size_t> count_;
   detail::wait_queue waiters_;
+  detail::listener_list listeners_;
 };
 
 // Not recursive; the owner is the fiber. Meets Lockable and so works with std::unique_lock. lock by the owner and unlock

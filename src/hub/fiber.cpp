@@ -30,16 +30,17 @@ bool finished(const fiber_state* f) { return f->step == fiber_phase::finished; }
 
 // Waits until some of the listed fibers have finished; told of each in the order they finish.
 struct joiner : detail::waiter {
-  struct listener : detail::finish_listener {
+  struct listener : detail::listener {
     joiner* owner = nullptr;
     fiber_state* of = nullptr;
   };
   std::vector<fiber_state*> done;  // since last looked at
   bool parked = false;
 
-  static void on_finished(detail::finish_listener& l, fiber_state& f) {
+  static void on_finished(detail::listener& l) noexcept {
+    fiber_state& f = *static_cast<listener&>(l).of;
     joiner& j = *static_cast<listener&>(l).owner;
-    j.done.push_back(&f);
+    j.done.push_back(&f);  // has room
     if (j.parked && j.reason == wake_reason::none) {
       j.parked = false;
       f.hub->wake(j);
@@ -53,21 +54,22 @@ bool join_one(fiber_state& f, deadline until) {
   detail::require_can_park("join");
   if (hub.running == &f) throw std::logic_error("ringlet: fiber '" + f.name() + "' joins itself; it would wait forever");
   // One waiter, one listener, no allocation.
-  struct single : detail::waiter, detail::finish_listener {};
+  struct single : detail::waiter, detail::listener {};
   single w;
   w.what = "join";
   w.whom = &f;
-  w.finished = [](detail::finish_listener& l, fiber_state& ended) {
+  w.told = [](detail::listener& l) noexcept {
     auto& s = static_cast<single&>(l);
-    ended.hub->wake(s);
+    s.fiber->hub->wake(s);
   };
   w.withdraw = [](detail::waiter& x) {
-    auto& l = static_cast<detail::finish_listener&>(static_cast<single&>(x));
-    if (!l.linked()) return false;
-    l.unlink();
+    auto& s = static_cast<single&>(x);
+    if (!static_cast<detail::listener&>(s).linked) return false;
+    static_cast<fiber_state*>(const_cast<void*>(s.whom))->listeners.remove(s);
     return true;
   };
-  f.listeners.push_back(w);
+  w.fiber = hub.running;
+  f.listeners.add(w);
   switch (hub.wait(w, until)) {
     case wake_reason::interrupted: hub.throw_interrupt();
     default: return finished(&f);
@@ -119,6 +121,15 @@ void fiber_discard(fiber_state* f) noexcept {
   f->phase = greenlet_phase::dead;
   bury(*f);
 }
+
+bool fiber_add_listener(fiber_state* f, listener& l) {
+  checked(f, "wait");
+  if (finished(f)) return false;
+  if (f == f->hub->running) throw std::logic_error("ringlet: fiber '" + f->name() + "' waits for its own end; it would wait forever");
+  f->listeners.add(l);
+  return true;
+}
+void fiber_remove_listener(fiber_state* f, listener& l) noexcept { f->listeners.remove(l); }
 
 void fiber_retain(fiber_state* f) noexcept { greenlet_retain(f); }
 void fiber_release(fiber_state* f) noexcept { greenlet_release(f); }
@@ -222,11 +233,15 @@ std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_opti
   j.withdraw = [](detail::waiter& w) {
     return std::exchange(static_cast<joiner&>(w).parked, false);
   };
+  j.done.reserve(fibers.size());
   std::vector<joiner::listener> listeners(fibers.size());
   std::unordered_map<fiber_state*, any_fiber*> handles;
   struct unlink_all {
     std::vector<joiner::listener>& all;
-    ~unlink_all() { for (auto& l : all) l.unlink(); }
+    ~unlink_all() {
+      for (auto& l : all)
+        if (l.linked) l.of->listeners.remove(l);
+    }
   } unlink_at_end{listeners};
   auto take = [&](fiber_state* f) {
     result.push_back(*handles[f]);
@@ -244,8 +259,9 @@ std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_opti
     }
     if (&f == hub.running) throw std::logic_error("ringlet: a fiber in joinall joins itself; it would wait forever");
     listeners[i].owner = &j;
-    listeners[i].finished = &joiner::on_finished;
-    f.listeners.push_back(listeners[i]);
+    listeners[i].of = &f;
+    listeners[i].told = &joiner::on_finished;
+    f.listeners.add(listeners[i]);
   }
   const std::size_t reachable = std::min(wanted, handles.size());
   while (true) {

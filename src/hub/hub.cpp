@@ -381,7 +381,7 @@ void hub_state::conclude(fiber_state& f) {
   static_cast<all_link&>(f).unlink();
   --fiber_count;
   f.kill_pending = nullptr;
-  while (finish_listener* l = f.listeners.pop_front()) l->finished(*l, f);
+  f.listeners.tell_all();
   if (f.links)
     for (auto& link : std::exchange(*f.links, {})) start_link(f, std::move(link));
 }

@@ -22,6 +22,7 @@
 
 #include <ringlet/fiber.hpp>
 #include <ringlet/hub.hpp>
+#include <ringlet/wait.hpp>
 
 #include "base/intrusive_list.hpp"
 #include "base/shown.hpp"
@@ -43,11 +44,6 @@ enum class fiber_phase : std::uint8_t { delayed, scheduled, ready, running, park
 
 struct ready_link : base::list_link {};
 struct all_link : base::list_link {};
-
-// Told when a fiber has finished; lives on the stack of whoever waits for that.
-struct finish_listener : base::list_link {
-  void (*finished)(finish_listener&, fiber_state&) = nullptr;
-};
 
 struct link_entry {
   std::uint64_t id;
@@ -73,7 +69,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   timeout_scope* scopes = nullptr;  // innermost first
   struct body* work = nullptr;
   std::exception_ptr error;
-  base::intrusive_list<finish_listener> listeners;
+  listener_list listeners;  // told when it has finished
   std::vector<link_entry>* links = nullptr;
   delayed_start start_timer;
   std::uint64_t id = 0;

@@ -28,7 +28,20 @@ void event::set() noexcept {
   set_.store(true, std::memory_order_release);
   while (waiters_.wake_one()) {
   }
+  listeners_.tell_all();
   waiters_.unlock();
+}
+
+bool event::add_listener(detail::listener& l) noexcept {
+  std::lock_guard hold(waiters_);
+  if (is_set()) return false;
+  listeners_.add(l);
+  return true;
+}
+
+void event::remove_listener(detail::listener& l) noexcept {
+  std::lock_guard hold(waiters_);
+  listeners_.remove(l);
 }
 
 void event::clear() noexcept { set_.store(false, std::memory_order_release); }
@@ -73,7 +86,20 @@ void semaphore::release(std::size_t n) noexcept {
   waiters_.lock();
   while (n > 0 && waiters_.wake_one()) --n;
   count_.store(count_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  if (n > 0) listeners_.tell_all();
   waiters_.unlock();
+}
+
+bool semaphore::add_listener(detail::listener& l) noexcept {
+  std::lock_guard hold(waiters_);
+  if (count() > 0) return false;
+  listeners_.add(l);
+  return true;
+}
+
+void semaphore::remove_listener(detail::listener& l) noexcept {
+  std::lock_guard hold(waiters_);
+  listeners_.remove(l);
 }
 
 // --- mutex -----------------------------------------------------------------------------------------------------------
