@@ -6,6 +6,8 @@
 #include <ringlet/hooks.hpp>
 #include <ringlet/hub.hpp>
 #include <ringlet/io.hpp>
+#include <ringlet/mapping.hpp>
+#include <ringlet/pool.hpp>
 #include <ringlet/queue.hpp>
 #include <ringlet/sync.hpp>
 #include <ringlet/timeout.hpp>
