@@ -3,6 +3,8 @@
 //   RINGLET_DISABLE=1    nothing: every call is libc's
 //   RINGLET_LEAVE_OUT    groups and calls to leave to libc, as hooks::options::leave_out; a wrong value is told on stderr
 //                        and counts as empty
+//   RINGLET_DOOR=syscall the system-call door instead of the symbol door (internal, until threads stand behind it: every
+//                        call is passed on)
 //
 // It runs before main and after libc's own start, but perhaps before other libraries' constructors: no hub is made
 // here, no thread, no descriptor; the main thread gets its hub when it first spawns.
@@ -11,17 +13,36 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <string>
 
 #include <ringlet/hooks.hpp>
 
 #include "io/doors.hpp"
+#ifdef RINGLET_HAVE_PATCH
+#include "patch/door.hpp"
+#endif
 
 namespace {
+
+// True if the system-call door was asked for and is open.
+bool open_syscall_door() {
+  const char* door = secure_getenv("RINGLET_DOOR");
+  if (!door || std::strcmp(door, "syscall") != 0) return false;
+#ifdef RINGLET_HAVE_PATCH
+  const std::string closed = ringlet::patch::open_door({.wanted = ringlet::patch::number_set::all(), .call = ringlet::patch::pass_at_site});
+#else
+  const std::string closed = "it was built without an instruction decoder (Capstone)";
+#endif
+  if (closed.empty()) return true;
+  std::fprintf(stderr, "ringlet: the system-call door stays closed, the symbol door is used: %s\n", closed.c_str());
+  return false;
+}
 
 [[gnu::constructor]] void switch_on() {
   // A program with more rights than its caller must not be steered by its caller's environment.
   const char* off = secure_getenv("RINGLET_DISABLE");
   if (off && *off && std::strcmp(off, "0") != 0) return;
+  if (open_syscall_door()) return;
   const char* leave_out = secure_getenv("RINGLET_LEAVE_OUT");
   try {
     ringlet::hooks::enable({.leave_out = leave_out ? leave_out : ""});
