@@ -8,7 +8,9 @@
 #include <ringlet/io.hpp>
 #include <ringlet/mapping.hpp>
 #include <ringlet/pool.hpp>
+#include <ringlet/local.hpp>
 #include <ringlet/queue.hpp>
+#include <ringlet/scope.hpp>
 #include <ringlet/sync.hpp>
 #include <ringlet/timeout.hpp>
 #include <ringlet/wait.hpp>

@@ -107,6 +107,7 @@ void fiber_start(fiber_state* f, body* work, const deadline* later) {
   fiber_retain(f);  // the hub's, until it has finished
   hub.fibers.push_back(*f);
   ++hub.fiber_count;
+  if (hub.running && hub.running->extras && hub.running->extras->inherited) inherit(*f, *hub.running);
   if (!later) return hub.schedule(*f);
   f->step = fiber_phase::delayed;
   f->start_timer.fiber = f;
@@ -189,8 +190,7 @@ bool any_fiber::kill(std::exception_ptr reason, deadline until) const {
     hub.finish_unstarted(f, reason);
     return true;
   }
-  if (!f.kill_pending) f.kill_pending = std::move(reason);
-  hub.interrupt(f);
+  hub.doom(f, std::move(reason));
   if (until == deadline::passed()) return false;
   return join_one(f, until);
 }

@@ -107,6 +107,7 @@ hub_state::~hub_state() {
     }
     break;
   }
+  if (running == &main_fiber && main_fiber.extras) drop_locals(main_fiber);
   // A waker on another thread may have given us its message and not yet be out of send().
   while (senders.load(std::memory_order_acquire) != 0) sys::call(SYS_sched_yield);
   drop_messages();
@@ -327,6 +328,7 @@ struct fiber_entry {
     } catch (...) {
       self.error = std::current_exception();
     }
+    if (self.extras) drop_locals(self);
     self.phase = greenlet_phase::dead;
     hub.conclude(self);
     if (hub.main_gone) {
@@ -417,6 +419,15 @@ void hub_state::throw_interrupt() {
   timeout_scope* fired = timeout_scope::first_fired(running->scopes);
   RINGLET_ASSERT(fired, "a wait was interrupted by nothing");
   fired->raise();
+}
+
+void hub_state::doom(fiber_state& f, std::exception_ptr reason) {
+  if (f.extras && f.extras->shields > 0) {
+    if (!f.extras->kill_deferred) f.extras->kill_deferred = std::move(reason);
+    return;
+  }
+  if (!f.kill_pending) f.kill_pending = std::move(reason);
+  interrupt(f);
 }
 
 void hub_state::interrupt(fiber_state& f) {

@@ -55,6 +55,23 @@ struct delayed_start : loop::timer {
   fiber_state* fiber = nullptr;
 };
 
+// What few fibers have; made when it is first asked for.
+struct fiber_extras {
+  unsigned shields = 0;
+  std::exception_ptr kill_deferred;  // came while a shield was up
+  struct local {
+    std::uint64_t key;
+    void* value;
+    void (*destroy)(void*) noexcept;
+  };
+  std::vector<local> locals;  // by key
+  struct inherited_local {
+    std::uint64_t key;
+    std::shared_ptr<const void> value;
+  };
+  std::shared_ptr<const std::vector<inherited_local>> inherited;  // by key; shared until one of the fibers sets another
+};
+
 struct fiber_state : greenlet_state, ready_link, all_link {
   hub_state* hub = nullptr;
   greenlet_state* resume_at = nullptr;  // where it parked: itself, or a greenlet it switched to
@@ -74,7 +91,12 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   delayed_start start_timer;
   std::uint64_t id = 0;
   std::string given_name;
+  std::unique_ptr<fiber_extras> extras;
 
+  fiber_extras& extra() {
+    if (!extras) extras = std::make_unique<fiber_extras>();
+    return *extras;
+  }
   bool is_ghost() const noexcept { return generation != fork_generation.load(std::memory_order_relaxed); }
   std::string name() const { return is_main_fiber ? "main" : given_name.empty() ? "fiber-" + std::to_string(id) : given_name; }
 };
@@ -144,6 +166,7 @@ struct RINGLET_SHOWN hub_state {
   }
   // Throws it and so settles it.
   [[noreturn]] void throw_interrupt();
+  void doom(fiber_state&, std::exception_ptr reason);  // throws it there, at once or when its shields are down
   void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
 
   fiber_state* create(const spawn_options&, std::size_t body_size, std::size_t body_alignment);
@@ -179,6 +202,8 @@ RINGLET_SHOWN void handlers_are_wrapped_in(void (*wrapper)()) noexcept;
 
 // Refuses a call that would block where blocking cannot be: on the hub's own stack. For the public calls.
 void require_can_park(const char* what);
+void drop_locals(fiber_state&) noexcept;  // on its own stack
+void inherit(fiber_state& child, const fiber_state& spawner);
 std::string describe_fiber(const fiber_state&, clock::time_point now);
 std::string describe_all(hub_state&);
 std::string describe_exception(const std::exception_ptr&);

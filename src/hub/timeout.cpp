@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <new>
+#include <stdexcept>
 
 #include "base/assert.hpp"
 
@@ -13,31 +14,19 @@ namespace {
 std::atomic<std::uint64_t> next_id{1};
 }
 
-timeout::timeout(deadline until) : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {
+timeout::timeout(deadline until, std::exception_ptr instead) : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {
   static_assert(sizeof(impl) <= sizeof storage_);
   detail::require_can_park("a timeout scope");
-  auto& hub = detail::hub_state::here();
   auto* s = ::new (storage_) impl;
   s->face = this;
-  s->fiber = hub.running;
   s->until = until;
-  s->outer = hub.running->scopes;
-  hub.running->scopes = s;
-  s->fire = [](loop::timer& t) {
-    auto& scope = static_cast<detail::timeout_scope&>(t);
-    scope.fired = true;
-    scope.fiber->hub->interrupt(*scope.fiber);
-  };
-  if (!until.is_never()) hub.timers.arm(*s, until.at());
+  s->instead = std::move(instead);
+  s->enter(detail::hub_state::here());
 }
 
 timeout::~timeout() {
   auto* s = reinterpret_cast<impl*>(storage_);
-  s->fiber->hub->timers.cancel(*s);
-  detail::timeout_scope** link = &s->fiber->scopes;
-  while (*link && *link != s) link = &(*link)->outer;
-  RINGLET_ASSERT(*link == s, "a timeout scope ends on a fiber that did not begin it");
-  *link = s->outer;
+  s->leave();
   s->~impl();
 }
 
@@ -46,12 +35,46 @@ bool timeout::pending() const noexcept {
   return !s->fired && !s->cancelled;
 }
 bool timeout::expired() const noexcept { return reinterpret_cast<const impl*>(storage_)->fired; }
+bool timeout::thrown() const noexcept { return reinterpret_cast<const impl*>(storage_)->thrown; }
 void timeout::cancel() noexcept {
   auto* s = reinterpret_cast<impl*>(storage_);
   detail::hub_state& hub = *s->fiber->hub;
   hub.timers.cancel(*s);
   // One that has fired is on its way to its fiber already; only that fiber itself can still ignore it.
   if (!s->fired || (!s->thrown && s->fiber == hub.running)) s->cancelled = true;
+}
+void timeout::restart(deadline until) {
+  auto* s = reinterpret_cast<impl*>(storage_);
+  detail::hub_state& hub = *s->fiber->hub;
+  if (s->fiber != hub.running)
+    throw std::logic_error("ringlet: a timeout scope is restarted by another fiber than its own, which may be on its way out of it");
+  hub.timers.cancel(*s);
+  s->fired = s->thrown = s->cancelled = false;
+  s->until = until;
+  if (!until.is_never()) hub.timers.arm(*s, until.at());
+}
+
+// --- shields ---------------------------------------------------------------------------------------------------------
+
+struct kill_shield::impl : detail::timeout_scope {};
+
+kill_shield::kill_shield() {
+  static_assert(sizeof(impl) <= sizeof storage_);
+  detail::require_can_park("a kill shield");
+  detail::hub_state& hub = detail::hub_state::here();
+  detail::fiber_extras& extras = hub.running->extra();
+  auto* s = ::new (storage_) impl;
+  s->is_shield = true;
+  s->enter(hub);
+  if (extras.shields++ == 0) extras.kill_deferred = std::exchange(hub.running->kill_pending, nullptr);
+}
+
+kill_shield::~kill_shield() {
+  auto* s = reinterpret_cast<impl*>(storage_);
+  detail::fiber_state& f = *s->fiber;
+  s->leave();
+  if (--f.extras->shields == 0 && f.extras->kill_deferred) f.kill_pending = std::exchange(f.extras->kill_deferred, nullptr);
+  s->~impl();
 }
 
 }  // namespace ringlet

@@ -295,3 +295,151 @@ HUB_CASE("timeout: scopes of two fibers do not know each other") {
   joinall({spawn(fiber_with(30ms, "c")), spawn(fiber_with(5ms, "a")), spawn(fiber_with(15ms, "b"))});
   CHECK(log == "abc");
 }
+
+HUB_CASE("timeout: restarted, it begins anew, also after it has fired or was cancelled") {
+  timeout limit(1h);
+  limit.restart(2ms);
+  const auto start = now();
+  CHECK_THROWS_AS(sleep(1h), timeout_expired);
+  CHECK(took(start, 2ms));
+  CHECK(limit.expired());
+  CHECK(limit.thrown());
+  limit.restart(3ms);
+  CHECK(limit.pending());
+  CHECK_FALSE(limit.thrown());
+  CHECK_THROWS_AS(sleep(1h), timeout_expired);
+  limit.restart(1ms);
+  limit.cancel();
+  CHECK_FALSE(limit.pending());
+  sleep(2ms);
+  limit.restart(1ms);
+  bool mine = false;
+  try {
+    sleep(1h);
+  } catch (const timeout_expired& e) {
+    mine = e.is(limit);
+  }
+  CHECK(mine);
+  limit.restart(never);
+  sleep(1ms);
+  auto other = spawn([&] { CHECK_THROWS_AS(limit.restart(1ms), std::logic_error); });
+  other.join();
+}
+
+HUB_CASE("timeout: one that has fired and not been told is restarted, and then not told") {
+  timeout limit(0s);
+  {
+    kill_shield shield;
+    sleep(1ms);
+    CHECK(limit.expired());
+    limit.restart(1h);
+  }
+  sleep(1ms);
+  CHECK_FALSE(limit.thrown());
+}
+
+HUB_CASE("timeout: may throw an exception of one's own, of any type") {
+  struct too_slow : std::runtime_error {
+    too_slow() : std::runtime_error("too slow") {}
+  };
+  timeout limit(1ms, too_slow());
+  CHECK_THROWS_AS(sleep(1h), too_slow);
+  CHECK(limit.thrown());
+  timeout inner(1ms, std::make_exception_ptr(7));
+  CHECK_THROWS_AS(sleep(1h), int);
+  // with_timeout takes only its own for its own.
+  CHECK_THROWS_AS(with_timeout(1h,
+                               [] {
+                                 timeout narrow(1ms, too_slow());
+                                 sleep(1h);
+                               }),
+                  too_slow);
+}
+
+// --- shields ---------------------------------------------------------------------------------------------------------
+
+HUB_CASE("shield: a kill waits until it is down, and is told at the next wait") {
+  std::string log;
+  auto f = spawn([&] {
+    {
+      kill_shield shield;
+      sleep(2ms);
+      log += "committed ";
+      sleep(0s);
+      log += "said goodbye ";
+    }
+    log += "unshielded ";
+    sleep(1h);
+    log += "never";
+  });
+  yield();
+  CHECK_FALSE(f.kill(deadline::passed()));
+  CHECK(f.kill());  // the second changes nothing
+  CHECK(log == "committed said goodbye unshielded ");
+  CHECK(f.successful());
+}
+
+HUB_CASE("shield: nests; a kill that was on its way when it went up waits, too") {
+  std::string log;
+  event go;
+  auto f = spawn([&] {
+    go.wait();
+    kill_shield outer;
+    {
+      kill_shield inner;
+      sleep(1ms);
+      log += "inner ";
+    }
+    sleep(1ms);
+    log += "outer ";
+  });
+  yield();
+  go.set();                   // it is ready to run,
+  f.kill(deadline::passed());  // and killed before it runs
+  CHECK(f.join());
+  CHECK(log == "inner outer ");
+  CHECK(f.successful());
+}
+
+HUB_CASE("shield: holds off timeouts from outside of it, not those inside") {
+  std::string log;
+  auto f = spawn([&] {
+    timeout outer(1ms);
+    try {
+      kill_shield shield;
+      sleep(3ms);
+      log += "slept ";
+      CHECK(outer.expired());
+      CHECK_FALSE(with_timeout(1ms, [] { sleep(1h); }));
+      log += "inner ";
+      with_timeout(1h, [] { sleep(1ms); });
+    } catch (const timeout_expired&) {
+      log += "too early";
+    }
+    try {
+      sleep(1h);
+    } catch (const timeout_expired& e) {
+      log += e.is(outer) ? "outer" : "?";
+    }
+  });
+  f.get();
+  CHECK(log == "slept inner outer");
+}
+
+HUB_CASE("shield: a fiber that is killed inside it and ends there was not killed") {
+  auto f = spawn([] {
+    kill_shield shield;
+    sleep(2ms);
+    return 5;
+  });
+  yield();
+  f.kill();
+  CHECK(f.get() == 5);
+}
+
+TEST_CASE("shield: a deadlock is told through it") {
+  if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer has a thread of its own");
+  kill_shield shield;
+  event e;
+  CHECK_THROWS_AS(e.wait(), deadlock_error);
+}
