@@ -206,9 +206,10 @@ void epoll_engine::wait(clock::time_point until) {
   if (sleep && has_end) {
     const auto remaining = until - now();
     sleep = remaining > clock::duration::zero();
-    if (sleep) left = {remaining / std::chrono::seconds(1), (remaining % std::chrono::seconds(1)).count()};
+    left = {remaining / std::chrono::seconds(1), (remaining % std::chrono::seconds(1)).count()};
   }
   sleep = sleep && box_->alarm.try_sleep();
+  if (!sleep) left = {0, 0};  // a wake has come in between: whoever sends the next one believes us awake
   if (sleep || set_.watched() > 0) {
     const int got = set_.wait(events_, int(std::size(events_)), sleep && !has_end ? nullptr : &left);
     RINGLET_ASSERT(got >= 0 || got == -EINTR, "epoll_pwait failed: somebody closed the epoll fd");

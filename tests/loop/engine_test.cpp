@@ -394,6 +394,28 @@ ENGINE_CASE("wake: from another thread ends a sleep, and none is lost") {
   other.join();
 }
 
+KERNEL_ENGINE_CASE("wake: none is lost by a wait with an end, while an fd is watched") {
+  MAKE_ENGINE(e);
+  auto [a, b] = support::make_socketpair();
+  watcher quiet(a);
+  REQUIRE(e.arm(quiet, direction::in) == 0);
+  std::atomic<int> asked{0}, answered{0};
+  const int rounds = support::is_instrumented() ? 2000 : 20000;
+  std::thread other([&] {
+    for (int i = 1; i <= rounds; ++i) {
+      asked = i;
+      e.wake();
+      while (answered != i) std::this_thread::yield();
+    }
+  });
+  for (int i = 1; i <= rounds; ++i) {
+    while (asked != i) e.wait(e.now() + 1h);
+    answered = i;
+  }
+  other.join();
+  e.disarm(quiet);
+}
+
 ENGINE_CASE("wake: many threads at once") {
   MAKE_ENGINE(e);
   std::atomic<int> done{0};
