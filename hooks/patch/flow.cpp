@@ -1,6 +1,7 @@
 #include "flow.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace ringlet::patch {
@@ -11,6 +12,13 @@ using kind = instruction::kind;
 
 constexpr std::size_t most_table_entries = 4096;
 constexpr int most_sweeps = 6;
+
+// First bytes of a lea, a call, a long jump, a long conditional one.
+constexpr auto may_branch = [] {
+  std::array<bool, 256> table{};
+  for (const int byte : {0x8d, 0xe8, 0xe9, 0x0f}) table[std::size_t(byte)] = true;
+  return table;
+}();
 
 std::int32_t displacement(const std::uint8_t* bytes) noexcept {
   std::int32_t d;
@@ -61,9 +69,13 @@ body flow::decode(const function_range& f) const {
   for (int i = 0; i < most_sweeps; ++i) {
     body b = sweep(f, boundaries);
     std::set<std::uint64_t> wanted = boundaries;
-    for (const auto& one : b.instructions)
-      if (one.branches() && one.target > f.begin && one.target < f.end) wanted.insert(one.target);
-    if (wanted == boundaries) return b;
+    bool all_met = true;
+    for (const auto& one : b.instructions) {
+      if (!one.branches() || one.target <= f.begin || one.target >= f.end || !wanted.insert(one.target).second) continue;
+      const auto met = std::lower_bound(b.instructions.begin(), b.instructions.end(), one.target, [](const instruction& o, std::uint64_t a) { return o.address < a; });
+      all_met &= met != b.instructions.end() && met->address == one.target;
+    }
+    if (all_met) return b;
     boundaries = std::move(wanted);
   }
   body b = sweep(f, boundaries);
@@ -76,7 +88,7 @@ void flow::explore(const std::vector<std::uint64_t>& addresses) {
     const auto* f = image_.function_at(address);
     if (f && !bodies_.contains(f->begin)) bodies_.emplace(f->begin, decode(*f));
   }
-  note_insides();
+  note_insides(addresses);
   for (const auto& [begin, b] : bodies_) {
     entered_.insert(begin);
     for (const auto pad : b.range->landing_pads) entered_.insert(pad);
@@ -86,7 +98,6 @@ void flow::explore(const std::vector<std::uint64_t>& addresses) {
   enter_from_elsewhere();
   enter_from_data();
   doubt_boundaries();
-  others_.clear();
 }
 
 void flow::enter_surely(std::uint64_t address) {
@@ -95,11 +106,10 @@ void flow::enter_surely(std::uint64_t address) {
 }
 
 void flow::doubt_boundaries() {
-  for (auto& [begin, b] : bodies_) {
-    std::size_t known = 0, met = 0;
-    for (const auto& i : b.instructions) met += i.address != begin && surely_entered_.contains(i.address);
-    for (std::uint64_t a = begin + 1; a < b.range->end; ++a) known += surely_entered_.contains(a);
-    if (met != known) b.whole = false;
+  for (const auto address : surely_entered_) {
+    auto& b = bodies_.at(image_.function_at(address)->begin);
+    const auto met = std::lower_bound(b.instructions.begin(), b.instructions.end(), address, [](const instruction& i, std::uint64_t a) { return i.address < a; });
+    if (met == b.instructions.end() || met->address != address) b.whole = false;
   }
 }
 
@@ -111,13 +121,16 @@ void flow::enter_from(const body& b) {
   }
 }
 
-void flow::note_insides() {
-  std::uint64_t end = 0;
-  inside_begin_ = ~0ull;
-  for (const auto& [begin, b] : bodies_) inside_begin_ = std::min(inside_begin_, begin), end = std::max(end, b.range->end);
-  inside_.assign(end > inside_begin_ ? end - inside_begin_ : 0, false);
-  for (const auto& [begin, b] : bodies_)
-    std::fill(inside_.begin() + std::ptrdiff_t(begin - inside_begin_ + 1), inside_.begin() + std::ptrdiff_t(b.range->end - inside_begin_), true);
+void flow::note_insides(const std::vector<std::uint64_t>& addresses) {
+  if (bodies_.empty()) return;
+  inside_begin_ = bodies_.begin()->first;
+  inside_.assign(bodies_.rbegin()->second.range->end - inside_begin_, false);
+  for (const auto address : addresses) {
+    const auto* f = image_.function_at(address);
+    if (!f) continue;
+    const std::uint64_t begin = std::max(f->begin + 1, address - std::min(address, known_before)), end = std::min(f->end, address + known_behind);
+    for (std::uint64_t a = begin; a < end; ++a) inside_[a - inside_begin_] = true;
+  }
 }
 
 // GCC's and Clang's tables hold, for each case, the distance of its code from the table's own beginning; the function
@@ -152,8 +165,9 @@ void flow::enter_from_data() {
 flow::answer flow::is_branch(std::uint64_t source, std::uint64_t target) {
   const auto* f = image_.function_at(source);
   if (!f) return answer::unknown;  // code that no table describes
-  auto [at, is_new] = others_.try_emplace(f->begin);
-  if (is_new) at->second = decode(*f);
+  const auto own = bodies_.find(f->begin);
+  auto at = own != bodies_.end() ? own : others_.find(f->begin);
+  if (at == others_.end()) at = others_.emplace(f->begin, decode(*f)).first;
   const body& b = at->second;
   if (!b.whole) return answer::unknown;
   auto i = std::lower_bound(b.instructions.begin(), b.instructions.end(), source, [](const instruction& one, std::uint64_t a) { return one.address < a; });
@@ -165,15 +179,21 @@ flow::answer flow::is_branch(std::uint64_t source, std::uint64_t target) {
   return i->branches() && i->target == target ? answer::yes : answer::no;
 }
 
-void flow::enter_if_branch(std::uint64_t source, std::uint64_t target) {
-  if (entered_.contains(target)) return;
-  const answer a = is_branch(source, target);
-  if (a == answer::yes) enter_surely(target);
-  else if (a == answer::unknown) entered_.insert(target);  // believe the worst
+bool flow::is_entered(std::uint64_t address) {
+  if (entered_.contains(address)) return true;
+  const auto [first, last] = perhaps_entered_.equal_range(address);
+  for (auto i = first; i != last; ++i) {
+    if (is_branch(i->second, address) == answer::no) continue;  // of what is unknown we believe the worst
+    entered_.insert(address);
+    return true;
+  }
+  perhaps_entered_.erase(first, last);
+  return false;
 }
 
 // All code is searched for bytes that would be a branch into one of our functions, wherever an instruction might begin;
-// the few that are found are then looked at with the decoder. That is much cheaper than decoding everything.
+// the few that are found near a site are looked at with the decoder when somebody asks. Decoding everything would take
+// a hundred times as long.
 void flow::enter_from_elsewhere() {
   for (const auto& segment : image_.segments()) {
     if (!segment.executable) continue;
@@ -181,16 +201,17 @@ void flow::enter_from_elsewhere() {
     const auto* code = image_.at(segment.begin, size);
     if (!code) continue;
     for (std::uint64_t i = 0; i + 6 <= size; ++i) {
+      if (!may_branch[code[i]]) continue;
       std::uint64_t at_distance;
       if (code[i] == 0x8d && (code[i + 1] & 0xc7) == 0x05) {  // lea of a rip-relative operand
         enter_table(segment.begin + i + 6 + std::uint64_t(std::int64_t(displacement(code + i + 2))));
         continue;
       }
       if (code[i] == 0xe8 || code[i] == 0xe9) at_distance = i + 1;
-      else if (code[i] == 0x0f && (code[i + 1] & 0xf0) == 0x80) at_distance = i + 2;
+      else if ((code[i + 1] & 0xf0) == 0x80) at_distance = i + 2;
       else continue;
       const std::uint64_t target = segment.begin + at_distance + 4 + std::uint64_t(std::int64_t(displacement(code + at_distance)));
-      if (is_inside(target)) enter_if_branch(segment.begin + i, target);
+      if (is_inside(target)) perhaps_entered_.emplace(target, segment.begin + i);
     }
     // Short branches reach no further than a neighbour.
     for (const auto& [begin, b] : bodies_) {
@@ -201,15 +222,15 @@ void flow::enter_from_elsewhere() {
         if (i + 2 > size) break;
         if (code[i] != 0xeb && (code[i] & 0xf0) != 0x70 && (code[i] & 0xfc) != 0xe0) continue;
         const std::uint64_t target = i + 2 + std::uint64_t(std::int64_t(std::int8_t(code[i + 1])));
-        if (target > first && target < last) enter_if_branch(segment.begin + i, segment.begin + target);
+        if (target > first && target < last && is_inside(segment.begin + target)) perhaps_entered_.emplace(segment.begin + target, segment.begin + i);
       }
     }
   }
 }
 
-bool flow::is_straight(std::uint64_t begin, std::uint64_t end) const noexcept {
+bool flow::is_straight(std::uint64_t begin, std::uint64_t end) {
   for (std::uint64_t a = begin + 1; a < end; ++a)
-    if (entered_.contains(a)) return false;
+    if (is_entered(a)) return false;
   return true;
 }
 

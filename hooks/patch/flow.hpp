@@ -12,6 +12,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -31,18 +32,20 @@ class flow {
  public:
   flow(const image& of, decoder& with) : image_(of), decoder_(with) {}
 
-  // Decodes each function that has one of these addresses in it, and finds what enters them.
+  // Decodes each function that has one of these addresses in it, and finds what enters it near them.
   void explore(const std::vector<std::uint64_t>& addresses);
+  // So far before and behind each of the addresses all entries are known; windows and what tells a number lie within.
+  static constexpr std::uint64_t known_before = 96, known_behind = 48;
 
   const std::map<std::uint64_t, body>& bodies() const noexcept { return bodies_; }
-  bool is_entered(std::uint64_t address) const noexcept { return entered_.contains(address); }
+  bool is_entered(std::uint64_t address);
   // Nothing enters the bytes behind the first.
-  bool is_straight(std::uint64_t begin, std::uint64_t end) const noexcept;
+  bool is_straight(std::uint64_t begin, std::uint64_t end);
 
  private:
   body decode(const function_range& f) const;
   body sweep(const function_range& f, const std::set<std::uint64_t>& boundaries) const;
-  void note_insides();
+  void note_insides(const std::vector<std::uint64_t>& addresses);
   bool is_inside(std::uint64_t address) const noexcept { return address - inside_begin_ < inside_.size() && inside_[address - inside_begin_]; }
   void enter_from(const body& b);
   // By what is certainly code: it must be the beginning of an instruction.
@@ -51,7 +54,6 @@ class flow {
   void enter_from_elsewhere();
   void enter_table(std::uint64_t table);
   void enter_from_data();
-  void enter_if_branch(std::uint64_t source, std::uint64_t target);
   // Does an instruction begin here that branches there? Decodes the function around it.
   enum class answer : std::uint8_t { no, yes, unknown };
   answer is_branch(std::uint64_t source, std::uint64_t target);
@@ -59,9 +61,12 @@ class flow {
   const image& image_;
   decoder& decoder_;
   std::map<std::uint64_t, body> bodies_;  // by begin
-  std::map<std::uint64_t, body> others_;  // decoded only to verify a branch
+  std::map<std::uint64_t, body> others_;  // those decoded only to verify a branch
   std::unordered_set<std::uint64_t> entered_, surely_entered_;
-  std::vector<bool> inside_;  // of our functions, but not at their begin; by address - inside_begin_
+  // Target, and where the bytes are that would be a branch there, if an instruction begins at them. Most are none, and
+  // are never asked about.
+  std::unordered_multimap<std::uint64_t, std::uint64_t> perhaps_entered_;
+  std::vector<bool> inside_;  // near one of the addresses, but no function's begin; by address - inside_begin_
   std::uint64_t inside_begin_ = 0;
 };
 

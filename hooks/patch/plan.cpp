@@ -30,8 +30,9 @@ std::vector<std::uint64_t> candidates_in(const image& of) {
 }
 
 // The number as the code in front tells it, if every way to the `syscall` leads through what tells it.
-int number_at(const flow& in, const body& b, std::size_t at) {
-  for (std::size_t i = at; i-- > 0;) {
+int number_at(flow& in, const body& b, std::size_t at) {
+  const std::uint64_t address = b.instructions[at].address;
+  for (std::size_t i = at; i-- > 0 && address - b.instructions[i].address <= flow::known_before;) {
     if (in.is_entered(b.instructions[i + 1].address)) return variable_number;
     const auto& one = b.instructions[i];
     if (one.number) return *one.number < number_set::limit ? int(*one.number) : variable_number;

@@ -27,7 +27,7 @@ struct window {
   std::uint64_t begin, end;
 };
 
-std::optional<window> before(const body& b, std::size_t at, const flow& in, const taken_ranges& taken) {
+std::optional<window> before(const body& b, std::size_t at, flow& in, const taken_ranges& taken) {
   const std::uint64_t syscall = b.instructions[at].address;
   for (std::size_t n = 1; n <= most_moved && n <= at; ++n) {
     const auto& first = b.instructions[at - n];
@@ -42,7 +42,7 @@ std::optional<window> before(const body& b, std::size_t at, const flow& in, cons
 }
 
 // The end of a window that begins at or before the syscall and holds it.
-std::optional<window> over(const body& b, std::size_t first, std::size_t at, const flow& in, const taken_ranges& taken) {
+std::optional<window> over(const body& b, std::size_t first, std::size_t at, flow& in, const taken_ranges& taken) {
   const std::uint64_t begin = b.instructions[first].address;
   for (std::size_t i = first; i < at; ++i)
     if (!can_move_before(b.instructions[i])) return std::nullopt;
@@ -58,7 +58,7 @@ std::optional<window> over(const body& b, std::size_t first, std::size_t at, con
 
 // Five bytes of padding within a short jump's reach: no-operations between functions, or inside this one behind an
 // instruction after which nothing follows. Nothing executes them.
-std::optional<std::uint64_t> padding_near(const image& of, const flow& in, const body& b, std::uint64_t syscall, const taken_ranges& taken) {
+std::optional<std::uint64_t> padding_near(const image& of, flow& in, const body& b, std::uint64_t syscall, const taken_ranges& taken) {
   const std::uint64_t from = syscall + short_jump_size;
   auto usable = [&](std::uint64_t begin) {
     const auto* bytes = of.at(begin, long_jump_size);
@@ -118,14 +118,14 @@ bool choose(site& s, const image& of, taken_ranges& taken, shape how, const wind
 }
 }  // namespace
 
-bool choose_window_before(site& s, const image& of, const flow& in, const body& b, std::size_t at, taken_ranges& taken) {
+bool choose_window_before(site& s, const image& of, flow& in, const body& b, std::size_t at, taken_ranges& taken) {
   const auto w = before(b, at, in, taken);
   if (!w) return false;
   const auto& last = b.instructions[at - 1];
   return choose(s, of, taken, last.number && last.address == w->begin && last.size == long_jump_size ? shape::number_before : shape::before, *w);
 }
 
-bool choose_other_window(site& s, const image& of, const flow& in, const body& b, std::size_t at, taken_ranges& taken) {
+bool choose_other_window(site& s, const image& of, flow& in, const body& b, std::size_t at, taken_ranges& taken) {
   if (const auto place = padding_near(of, in, b, s.address, taken)) {
     s.padding = *place;
     std::memcpy(s.original_padding, of.at(*place, long_jump_size), long_jump_size);

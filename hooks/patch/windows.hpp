@@ -27,7 +27,7 @@ bool can_move_after(const instruction& i) noexcept;
 
 // Chooses the site's window (how, window, window_size, padding). `at` is the index of its `syscall` in the body.
 // First for all sites of a library the ones in front, which may not lose their instructions to a neighbour's.
-bool choose_window_before(site& s, const image& of, const flow& in, const body& b, std::size_t at, taken_ranges& taken);
-bool choose_other_window(site& s, const image& of, const flow& in, const body& b, std::size_t at, taken_ranges& taken);
+bool choose_window_before(site& s, const image& of, flow& in, const body& b, std::size_t at, taken_ranges& taken);
+bool choose_other_window(site& s, const image& of, flow& in, const body& b, std::size_t at, taken_ranges& taken);
 
 }  // namespace ringlet::patch
