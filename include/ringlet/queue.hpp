@@ -1,11 +1,25 @@
 #pragma once
-// A queue between fibers: first in, first out, bounded or not. Usable from fibers of any hub and from plain threads.
+// Queues between fibers, bounded or not: first in, first out (queue), last in, first out (lifo_queue), by priority
+// (priority_queue). Usable from fibers of any hub and from plain threads; put and get with deadline::passed(), and so
+// try_put and try_get, also where nothing may wait.
 //
 // An item goes from put to get exactly once: a getter or putter whose wait ends by deadline, kill or timeout takes nothing
-// with it and leaves its item with the caller. Waiting getters and putters are served in the order they came.
+// with it and leaves its item with the caller. Waiting getters and putters are served in the order they came; an item
+// for one who waits is handed over at once, so nobody can snatch it.
+//
+//   ringlet::queue<job> jobs(100);
+//   auto worker = ringlet::spawn([&] { for (job& j : jobs) { j.run(); jobs.task_done(); } });
+//   jobs.put(job{...});
+//   jobs.join();       // all that was put has been done
+//   jobs.shutdown();   // the worker's loop ends
+//
+// The model is Python's queue module, with results for its exceptions Full and Empty: put says whether, get gives an optional.
 
+#include <concepts>
 #include <cstddef>
-#include <deque>
+#include <algorithm>
+#include <exception>
+#include <iterator>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -14,102 +28,294 @@
 #include <utility>
 
 #include <ringlet/deadline.hpp>
+#include <ringlet/queue_order.hpp>
 #include <ringlet/sync.hpp>
 
 namespace ringlet {
 
-template <class T>
+// put on a queue or channel that was shut down, or get when nothing will come any more.
+struct RINGLET_EXPORT shut_down : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+[[noreturn]] RINGLET_EXPORT void throw_shut_down(const char* what);
+[[noreturn]] RINGLET_EXPORT void throw_too_many_done();
+RINGLET_EXPORT std::size_t checked_capacity(std::size_t);
+}  // namespace detail
+
+template <class T, class Order = fifo>
 class queue {
   static_assert(std::is_nothrow_move_constructible_v<T>, "an item that may throw when moved could get lost between two fibers");
 
  public:
+  using value_type = T;
   static constexpr std::size_t unbounded = std::numeric_limits<std::size_t>::max();
-  // capacity 0 is a mistake: use 1 for the smallest queue.
-  explicit queue(std::size_t capacity = unbounded) : capacity_(capacity) {
-    if (capacity == 0) throw std::invalid_argument("ringlet: a queue's capacity must be at least 1");
-  }
-  ~queue() { std::lock_guard hold(getters_); }  // another thread whose put we have received may not have left yet
+  // capacity 0 is a mistake (std::invalid_argument): use 1 for the smallest queue, or a channel.
+  explicit queue(std::size_t capacity = unbounded) : capacity_(detail::checked_capacity(capacity)), room_(capacity) {}
+  explicit queue(Order order, std::size_t capacity = unbounded)
+    requires std::constructible_from<typename Order::template store<T>, Order>
+      : capacity_(detail::checked_capacity(capacity)), room_(capacity), store_(std::move(order)) {}
+  ~queue() { lock_.lock(); }  // another thread whose put we have received may not have left yet
 
   // Puts the item in, waiting while the queue is full. False: the deadline passed first, and the item was not moved from.
+  // Throws shut_down, and again the item is the caller's.
   bool put(T&& item, deadline until = never) { return put_from(item, until); }
-  bool put(const T& item, deadline until = never) {
+  bool put(const T& item, deadline until = never)
+    requires std::copy_constructible<T>
+  {
     T copy(item);
     return put_from(copy, until);
   }
   bool try_put(T&& item) { return put_from(item, deadline::passed()); }
+  bool try_put(const T& item)
+    requires std::copy_constructible<T>
+  {
+    return put(item, deadline::passed());
+  }
 
-  // Takes the oldest item, waiting while there is none. Empty: the deadline passed first.
+  // Takes the next item, waiting while there is none. Empty: the deadline passed first. Throws shut_down when the queue was
+  // shut down and is empty.
   std::optional<T> get(deadline until = never) {
     std::optional<T> taken;
-    getters_.lock();  // the one lock of the queue
-    if (!items_.empty()) {
-      taken.emplace(std::move(items_.front()));
-      items_.pop_front();
-      admit_putter();
-      getters_.unlock();
-      return taken;
-    }
-    if (until == deadline::passed()) {
-      getters_.unlock();
-      return taken;
-    }
-    getters_.wait(until, "queue::get", this, &taken);
+    if (take(taken, until) == ending::shut) detail::throw_shut_down("get");
     return taken;
   }
   std::optional<T> try_get() { return get(deadline::passed()); }
 
+  // Copies the next item and leaves it there; otherwise as get. An item that comes is seen by all who peek before the
+  // getter that takes it.
+  std::optional<T> peek(deadline until = never)
+    requires std::copy_constructible<T>
+  {
+    std::optional<T> seen;
+    std::unique_lock hold(lock_);
+    if (!store_.empty()) {
+      seen.emplace(store_.top());
+      return seen;
+    }
+    if (shut_) detail::throw_shut_down("peek");
+    if (until == deadline::passed()) return seen;
+    peeker me{{&seen, true}, nullptr};
+    hold.release();
+    if (getters_.wait(lock_, until, "queue::peek", this, &me) && !seen) {
+      if (me.failed) std::rethrow_exception(me.failed);
+      detail::throw_shut_down("peek");
+    }
+    return seen;
+  }
+  std::optional<T> try_peek()
+    requires std::copy_constructible<T>
+  {
+    return peek(deadline::passed());
+  }
+
+  // Says that an item that was put has been dealt with. std::logic_error if that was said of all already.
+  void task_done() {
+    std::lock_guard hold(lock_);
+    if (unfinished_ == 0) detail::throw_too_many_done();
+    if (--unfinished_ == 0) joiners_.wake_all();
+  }
+  // Waits until all that was ever put has been dealt with: true; false when the deadline passed first.
+  bool join(deadline until = never) {
+    std::unique_lock hold(lock_);
+    if (unfinished_ == 0 || until == deadline::passed()) return unfinished_ == 0;
+    hold.release();
+    return joiners_.wait(lock_, until, "queue::join", this);
+  }
+  std::size_t unfinished() const {
+    std::lock_guard hold(lock_);
+    return unfinished_;
+  }
+
+  // From now on put throws shut_down, also for those who wait in it. What is in the queue can still be taken; when it is
+  // empty get throws, too. immediate: what is in it is destroyed and counts as dealt with. May be called again.
+  void shutdown(bool immediate = false) {
+    typename Order::template store<T> dropped;
+    std::lock_guard hold(lock_);
+    shut_ = true;
+    room_ = 0;
+    putters_.wake_all();
+    if (immediate) {
+      unfinished_ -= std::min(unfinished_, store_.size());
+      store_.swap(dropped);
+      if (unfinished_ == 0) joiners_.wake_all();
+    }
+    if (store_.empty()) getters_.wake_all();
+  }
+  bool is_shut_down() const {
+    std::lock_guard hold(lock_);
+    return shut_;
+  }
+
+  // At the moment of asking; with others at work, news of yesterday.
   std::size_t size() const {
-    std::lock_guard hold(getters_);
-    return items_.size();
+    std::lock_guard hold(lock_);
+    return store_.size();
   }
   bool empty() const { return size() == 0; }
-  bool full() const { return size() >= capacity_; }
-  std::size_t capacity() const noexcept { return capacity_; }
+  bool full() const {
+    std::lock_guard hold(lock_);
+    return store_.size() >= capacity_;
+  }
+  std::size_t capacity() const {
+    std::lock_guard hold(lock_);
+    return capacity_;
+  }
+  // Those who wait for room come in as far as there is some now; what is in the queue stays, even if it is more.
+  void set_capacity(std::size_t capacity) {
+    std::lock_guard hold(lock_);
+    capacity_ = detail::checked_capacity(capacity);
+    if (!shut_) room_ = capacity;
+    admit_putters();
+  }
+
+  // for (T& item : queue): gets one after the other, waiting, until the queue was shut down and is empty.
+  class iterator {
+   public:
+    using value_type = T;
+    using difference_type = std::ptrdiff_t;
+    iterator() noexcept = default;
+    explicit iterator(queue& of) : of_(&of) { ++*this; }
+    T& operator*() const noexcept { return *item_; }
+    iterator& operator++() {
+      item_.reset();
+      of_->take(item_, never);
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    bool operator==(std::default_sentinel_t) const noexcept { return !item_; }
+
+   private:
+    queue* of_ = nullptr;
+    mutable std::optional<T> item_;
+  };
+  iterator begin() { return iterator(*this); }
+  std::default_sentinel_t end() const noexcept { return {}; }
 
  private:
-  bool put_from(T& item, deadline until) {
-    getters_.lock();
-    if (void* slot = getters_.first_gift()) {  // handed over, not queued: nobody can overtake the one who waited
-      static_cast<std::optional<T>*>(slot)->emplace(std::move(item));
-      getters_.wake_one();
-      getters_.unlock();
-      return true;
+  enum class ending { taken, late, shut };
+  // What those who wait give their list.
+  struct getter {
+    std::optional<T>* slot;
+    bool peeks;
+  };
+  struct peeker : getter {
+    std::exception_ptr failed;  // to copy
+  };
+  struct putter {
+    T* item;
+    bool taken;
+    std::exception_ptr failed;  // to go in: no memory, or Before threw
+  };
+
+  ending take(std::optional<T>& taken, deadline until) {
+    std::unique_lock hold(lock_);
+    if (!store_.empty()) {
+      taken.emplace(store_.pop());
+      if (!putters_.empty()) admit_putters();
+      return ending::taken;
     }
-    if (items_.size() < capacity_) {
-      try {
-        items_.push_back(std::move(item));
-      } catch (...) {
-        getters_.unlock();
-        throw;
-      }
-      getters_.unlock();
-      return true;
-    }
-    if (until == deadline::passed()) {
-      getters_.unlock();
-      return false;
-    }
-    putters_.lock();
-    getters_.unlock();
-    return putters_.wait(until, "queue::put", this, &item);
-  }
-  // There is room: the first waiting putter's item comes in.
-  void admit_putter() {
-    std::lock_guard hold(putters_);
-    auto* first = static_cast<T*>(putters_.first_gift());
-    if (!first) return;
-    try {
-      items_.push_back(std::move(*first));
-    } catch (...) {
-      return;  // no memory now: it goes on waiting for the next room
-    }
-    putters_.wake_one();
+    if (shut_) return ending::shut;
+    if (until == deadline::passed()) return ending::late;
+    getter me{&taken, false};
+    hold.release();
+    if (!getters_.wait(lock_, until, "queue::get", this, &me)) return ending::late;
+    return taken ? ending::taken : ending::shut;
   }
 
-  const std::size_t capacity_;
-  std::deque<T> items_;
-  mutable detail::wait_queue getters_;
-  detail::wait_queue putters_;
+  bool put_from(T& item, deadline until) {
+    std::unique_lock hold(lock_);
+    if (!getters_.empty() && hand_over(item)) {
+      ++unfinished_;
+      return true;
+    }
+    if (store_.size() < room_) {
+      store_.push(item);
+      ++unfinished_;
+      return true;
+    }
+    if (shut_) detail::throw_shut_down("put");
+    if (until == deadline::passed()) return false;
+    putter me{&item, false, nullptr};
+    hold.release();
+    if (!putters_.wait(lock_, until, "queue::put", this, &me)) return false;
+    if (me.failed) std::rethrow_exception(me.failed);
+    if (!me.taken) detail::throw_shut_down("put");
+    return true;
+  }
+
+  // To those who wait for one: all who peek, up to the first who takes it. False: nobody has.
+  bool hand_over(T& item) {
+    while (auto* first = static_cast<getter*>(getters_.first_gift())) {
+      if (!first->peeks) {
+        first->slot->emplace(std::move(item));
+        getters_.wake_one();
+        return true;
+      }
+      if constexpr (std::copy_constructible<T>) {
+        try {
+          first->slot->emplace(std::as_const(item));
+        } catch (...) {
+          static_cast<peeker*>(first)->failed = std::current_exception();
+        }
+      }
+      getters_.wake_one();
+    }
+    return false;
+  }
+
+  // As far as there is room, the items of those who wait to put come in.
+  void admit_putters() noexcept {
+    while (store_.size() < room_) {
+      auto* first = static_cast<putter*>(putters_.first_gift());
+      if (!first) return;
+      try {
+        store_.push(*first->item);
+        first->taken = true;
+        ++unfinished_;
+      } catch (...) {
+        first->failed = std::current_exception();
+      }
+      putters_.wake_one();
+    }
+  }
+
+  mutable detail::wait_lock lock_;
+  bool shut_ = false;
+  std::size_t capacity_;
+  std::size_t room_;  // the capacity; 0 once shut down
+  std::size_t unfinished_ = 0;
+  typename Order::template store<T> store_;
+  detail::wait_list getters_;
+  detail::wait_list putters_;
+  detail::wait_list joiners_;
+};
+
+template <class T>
+using lifo_queue = queue<T, lifo>;
+// The smallest first (or the first by Before); equal ones in the order they were put in.
+template <class T, class Before = std::less<>>
+using priority_queue = queue<T, by_priority<Before>>;
+
+// Unbounded, nothing but put and get; put never waits.
+template <class T>
+class simple_queue {
+ public:
+  using value_type = T;
+  void put(T&& item) { items_.put(std::move(item)); }
+  void put(const T& item)
+    requires std::copy_constructible<T>
+  {
+    items_.put(item);
+  }
+  std::optional<T> get(deadline until = never) { return items_.get(until); }
+  std::optional<T> try_get() { return items_.try_get(); }
+  std::size_t size() const { return items_.size(); }
+  bool empty() const { return items_.empty(); }
+
+ private:
+  queue<T> items_;
 };
 
 }  // namespace ringlet

@@ -9,6 +9,8 @@
 
 #include "hub/fork.hpp"
 
+#include <ringlet/sync.hpp>
+
 #include <pthread.h>
 #include <unistd.h>
 
@@ -18,10 +20,13 @@
 
 namespace ringlet::detail {
 
+constinit std::atomic<std::uint32_t> fork_tag{1};  // 0 is a free lock
+
 namespace {
 void in_child() {
   unlock_handles();
   fork_generation.fetch_add(1, std::memory_order_relaxed);
+  fork_tag.fetch_add(1, std::memory_order_relaxed);
   loop::offload_forget_after_fork();
   if (hub_state* h = hub_state::here_or_null()) h->after_fork_in_child();
 }

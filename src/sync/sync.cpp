@@ -1,5 +1,5 @@
-// event, semaphore, mutex, condition: each a little state under its wait queue's lock. What is released is handed to
-// the first waiter, never put back for whoever comes by: first come, first served.
+// event and semaphores: each a little state under its wait queue's lock. What is released is handed to the first waiter,
+// never put back for whoever comes by: first come, first served.
 
 #include <ringlet/sync.hpp>
 
@@ -16,9 +16,6 @@ namespace {
 void settle_interrupts() {
   if (auto* hub = hub_state::here_or_null(); hub && hub->can_park() && hub->interrupted()) hub->throw_interrupt();
 }
-const void* running_owner() {
-  return hub_state::here().running;
-}
 }  // namespace
 
 // --- event -----------------------------------------------------------------------------------------------------------
@@ -26,8 +23,7 @@ const void* running_owner() {
 void event::set() noexcept {
   waiters_.lock();
   set_.store(true, std::memory_order_release);
-  while (waiters_.wake_one()) {
-  }
+  waiters_.wake_all();
   listeners_.tell_all();
   waiters_.unlock();
 }
@@ -83,11 +79,21 @@ bool semaphore::acquire(deadline until) {
 }
 
 void semaphore::release(std::size_t n) noexcept {
-  waiters_.lock();
+  std::lock_guard hold(waiters_);
+  give(n);
+}
+
+bool semaphore::release_up_to(std::size_t n, std::size_t most) noexcept {
+  std::lock_guard hold(waiters_);
+  if (n > most - count_.load(std::memory_order_relaxed)) return false;
+  give(n);
+  return true;
+}
+
+void semaphore::give(std::size_t n) noexcept {
   while (n > 0 && waiters_.wake_one()) --n;
   count_.store(count_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   if (n > 0) listeners_.tell_all();
-  waiters_.unlock();
 }
 
 bool semaphore::add_listener(detail::listener& l) noexcept {
@@ -102,87 +108,9 @@ void semaphore::remove_listener(detail::listener& l) noexcept {
   listeners_.remove(l);
 }
 
-// --- mutex -----------------------------------------------------------------------------------------------------------
-
-void mutex::lock() { lock_until(never); }
-
-bool mutex::try_lock() noexcept {
-  const void* self = running_owner();
-  std::lock_guard hold(waiters_);
-  if (owner_) return false;
-  owner_ = self;
-  return true;
-}
-
-bool mutex::lock_until(deadline until) {
-  const void* self = running_owner();
-  waiters_.lock();
-  if (!owner_) {
-    owner_ = self;
-    waiters_.unlock();
-    return true;
-  }
-  if (owner_ == self) {
-    waiters_.unlock();
-    throw std::logic_error("ringlet: mutex locked twice by the same fiber; it would wait for itself forever");
-  }
-  if (until == deadline::passed()) {
-    waiters_.unlock();
-    return false;
-  }
-  return waiters_.wait(until, "mutex", this);  // unlock has made us the owner
-}
-
-void mutex::unlock() {
-  const void* self = running_owner();
-  std::lock_guard hold(waiters_);
-  if (owner_ != self) throw std::logic_error("ringlet: mutex unlocked by a fiber that does not hold it");
-  owner_ = waiters_.first_fiber();
-  waiters_.wake_one();
-}
-
-void mutex::lock_again() {
-  const void* self = running_owner();
-  waiters_.lock();
-  if (!owner_) {
-    owner_ = self;
-    waiters_.unlock();
-    return;
-  }
-  waiters_.wait(never, "mutex", this, nullptr, false);
-}
-
-// --- condition -------------------------------------------------------------------------------------------------------
-
-bool condition::wait(mutex& held, deadline until) {
-  settle_interrupts();
-  waiters_.lock();
-  try {
-    held.unlock();
-  } catch (...) {
-    waiters_.unlock();
-    throw;
-  }
-  bool woken = false;
-  try {
-    woken = waiters_.wait(until, "condition", this);
-  } catch (...) {
-    held.lock_again();
-    throw;
-  }
-  held.lock_again();
-  return woken;
-}
-
-void condition::notify_one() noexcept {
-  std::lock_guard hold(waiters_);
-  waiters_.wake_one();
-}
-
-void condition::notify_all() noexcept {
-  std::lock_guard hold(waiters_);
-  while (waiters_.wake_one()) {
-  }
+void bounded_semaphore::release(std::size_t n) {
+  if (!within_.release_up_to(n, initial_))
+    throw std::logic_error("ringlet: a bounded semaphore is released more often than it was acquired");
 }
 
 }  // namespace ringlet

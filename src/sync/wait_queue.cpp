@@ -1,8 +1,13 @@
-// The queue of parked fibers under every sync primitive.
+// The lists of parked fibers under every sync primitive, and the lock over them.
 //
-// A waker claims the first waiter under the queue's lock and only then readies it, on whichever hub it belongs to; a timer
-// or a kill claims it by taking it out under the same lock. So a waiter is ended exactly once, and one who gave up has
-// taken nothing with it.
+// A waker claims the first waiter under the lock and only then readies it, on whichever hub it belongs to; a timer or a kill
+// claims it by taking it out under the same lock. So a waiter is ended exactly once, and one who gave up has taken nothing
+// with it.
+//
+// fork: the child has none of those who wait, for the fiber that forked was running; and whoever held a lock on another
+// thread is not there to release it. Locks and lists are therefore marked with the process they belong to. A lock of the
+// parent's is taken over; a list of the parent's counts as empty, whatever state it was caught in: its waiters' stacks may
+// not even be looked at.
 
 #include <ringlet/sync.hpp>
 
@@ -14,26 +19,33 @@ namespace ringlet::detail {
 
 namespace {
 struct queued : waiter {
-  wait_queue* queue = nullptr;
+  wait_lock* lock = nullptr;
+  wait_list* list = nullptr;
   queued* before = nullptr;
   queued* after = nullptr;
-  bool in_queue = false;
+  bool in_list = false;
   void* gift = nullptr;
 };
+
+std::uint32_t this_process() noexcept { return fork_tag.load(std::memory_order_relaxed); }
 }  // namespace
 
-struct queue_links {
-  static void append(wait_queue& q, queued& w) {
+struct list_links {
+  static void append(wait_list& q, queued& w) {
+    if (q.tag_ != this_process()) {
+      q.first_ = q.last_ = nullptr;
+      q.tag_ = this_process();
+    }
     w.before = static_cast<queued*>(q.last_);
     w.after = nullptr;
-    w.in_queue = true;
+    w.in_list = true;
     if (w.before)
       w.before->after = &w;
     else
       q.first_ = &w;
     q.last_ = &w;
   }
-  static void remove(wait_queue& q, queued& w) {
+  static void remove(wait_list& q, queued& w) {
     if (w.before)
       w.before->after = w.after;
     else
@@ -42,43 +54,38 @@ struct queue_links {
       w.after->before = w.before;
     else
       q.last_ = w.before;
-    w.in_queue = false;
+    w.in_list = false;
   }
-  // The first one who can be woken. In a forked child, those who waited in the parent are passed over.
-  static queued* first(wait_queue& q) {
-    auto* w = static_cast<queued*>(q.first_);
-    while (w && __builtin_expect(w->fiber->is_ghost(), 0)) {
-      remove(q, *w);
-      w = static_cast<queued*>(q.first_);
-    }
-    return w;
+  static queued* first(wait_list& q) {
+    if (q.first_ && __builtin_expect(q.tag_ != this_process(), 0)) q.first_ = q.last_ = nullptr;
+    return static_cast<queued*>(q.first_);
   }
 };
 
-// Who was woken may destroy the event at once; the waker, on another thread, may still hold the lock.
-wait_queue::~wait_queue() {
-  lock();
-  RINGLET_ASSERT(!queue_links::first(*this), "an event, lock or queue is destroyed while a fiber waits for it");
-}
-
-// The sections are a few instructions; who finds it held spins, and gives the processor away if the holder lost it.
-void wait_queue::lock() noexcept {
-  for (int spins = 0; lock_.exchange(1, std::memory_order_acquire) != 0; ++spins)
+// Who finds it held spins, and gives the processor away if the holder lost it.
+void wait_lock::lock_slowly() noexcept {
+  const std::uint32_t mine = this_process();
+  // Anything but 0 and ours was left by the parent. We have overwritten it, and only one of us has seen it.
+  for (int spins = 0; word_.exchange(mine, std::memory_order_acquire) == mine; ++spins)
     if (spins > 200) sys::call(SYS_sched_yield);
 }
-void wait_queue::unlock() noexcept { lock_.store(0, std::memory_order_release); }
 
-bool wait_queue::wait(deadline until, const char* what, const void* whom, void* gift, bool interruptible) {
+void wait_list::check_nobody_waits() noexcept {
+  RINGLET_ASSERT(!list_links::first(*this), "an event, lock or queue is destroyed while a fiber waits for it");
+}
+
+bool wait_list::wait(wait_lock& held, deadline until, const char* what, const void* whom, void* gift, bool interruptible) {
   hub_state* hub = nullptr;
   try {
     require_can_park(what);
     hub = &hub_state::here();
   } catch (...) {
-    unlock();
+    held.unlock();
     throw;
   }
   queued w;
-  w.queue = this;
+  w.lock = &held;
+  w.list = this;
   w.gift = gift;
   w.what = what;
   w.whom = whom;
@@ -86,14 +93,14 @@ bool wait_queue::wait(deadline until, const char* what, const void* whom, void* 
   w.fiber = hub->running;
   w.withdraw = [](waiter& x) {
     auto& late = static_cast<queued&>(x);
-    late.queue->lock();
-    const bool still_there = late.in_queue;
-    if (still_there) queue_links::remove(*late.queue, late);
-    late.queue->unlock();
+    late.lock->lock();
+    const bool still_there = late.in_list;
+    if (still_there) list_links::remove(*late.list, late);
+    late.lock->unlock();
     return still_there;
   };
-  queue_links::append(*this, w);
-  unlock();
+  list_links::append(*this, w);
+  held.unlock();
   switch (hub->wait(w, until)) {
     case wake_reason::interrupted: hub->throw_interrupt();
     case wake_reason::timed_out: return false;
@@ -101,21 +108,27 @@ bool wait_queue::wait(deadline until, const char* what, const void* whom, void* 
   }
 }
 
-bool wait_queue::wake_one() noexcept {
-  auto* w = queue_links::first(*this);
+bool wait_list::wake_one() noexcept {
+  auto* w = list_links::first(*this);
   if (!w) return false;
-  queue_links::remove(*this, *w);
+  list_links::remove(*this, *w);
   hub_state::wake_anywhere(*w);
   return true;
 }
 
-void* wait_queue::first_gift() noexcept {
-  auto* w = queue_links::first(*this);
+std::size_t wait_list::wake_all() noexcept {
+  std::size_t woken = 0;
+  while (wake_one()) ++woken;
+  return woken;
+}
+
+void* wait_list::first_gift() noexcept {
+  auto* w = list_links::first(*this);
   return w ? w->gift : nullptr;
 }
 
-const void* wait_queue::first_fiber() noexcept {
-  auto* w = queue_links::first(*this);
+const void* wait_list::first_fiber() noexcept {
+  auto* w = list_links::first(*this);
   return w ? w->fiber : nullptr;
 }
 

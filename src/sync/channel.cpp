@@ -1,0 +1,225 @@
+// Channels and select.
+//
+// Who waits makes an offer on each channel of its cases; all its offers belong to one wait, which is claimed once, by one
+// atomic exchange: by a partner, a timer or a kill. So exactly one case happens, though the offers lie on several channels
+// whose locks nobody else holds together.
+//
+// Who looks for a partner holds the locks of all its channels (taken in the order of their addresses), and has no offer
+// anywhere yet; so it cannot be claimed while it claims, and two selects that could serve each other do not pass each other
+// by. Offers of a wait that was claimed elsewhere stay in their lists until their fiber has been resumed and takes them out;
+// until then they are passed over. A claimed wait lives until it is woken, which is done when all locks are released.
+
+#include <ringlet/channel.hpp>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+
+#include "base/assert.hpp"
+#include "hub/hub.hpp"
+
+namespace ringlet {
+
+namespace detail {
+
+namespace {
+struct offered_wait : waiter {
+  std::atomic<bool> claimed{false};
+  std::size_t happened = 0;  // whoever claims it says which case
+  bool by_shutdown = false;
+  bool claim() noexcept { return !claimed.exchange(true, std::memory_order_acq_rel); }
+};
+
+std::uint32_t this_process() noexcept { return fork_tag.load(std::memory_order_relaxed); }
+
+// Any number below n, each with the same chance; the same ones in each run.
+std::size_t choose(std::size_t n) noexcept {
+  thread_local std::uint32_t state = 2463534242u;
+  state ^= state << 13;
+  state ^= state >> 17;
+  state ^= state << 5;
+  return state % n;
+}
+}  // namespace
+
+struct offer {
+  offered_wait* wait = nullptr;
+  void* item = nullptr;
+  std::size_t index = 0;
+  offer* before = nullptr;
+  offer* after = nullptr;
+  offer_list* in = nullptr;
+};
+
+struct offer_links {
+  static void settle(offer_list& list) noexcept {
+    if (list.first && __builtin_expect(list.tag != this_process(), 0)) list.first = list.last = nullptr;
+  }
+  static void append(offer_list& list, offer& o) noexcept {
+    settle(list);
+    list.tag = this_process();
+    o.in = &list;
+    o.before = list.last;
+    o.after = nullptr;
+    (o.before ? o.before->after : list.first) = &o;
+    list.last = &o;
+  }
+  static void remove(offer& o) noexcept {
+    (o.before ? o.before->after : o.in->first) = o.after;
+    (o.after ? o.after->before : o.in->last) = o.before;
+    o.in = nullptr;
+  }
+  // The first one that still stands, now claimed and taken out; null if there is none.
+  static offer* claim_first(offer_list& list) noexcept {
+    settle(list);
+    while (offer* o = list.first) {
+      remove(*o);
+      if (o->wait->claim()) {
+        o->wait->happened = o->index;
+        return o;
+      }
+    }
+    return nullptr;
+  }
+  static std::ptrdiff_t count(offer_list& list) noexcept {
+    settle(list);
+    std::ptrdiff_t n = 0;
+    for (offer* o = list.first; o; o = o->after) n += !o->wait->claimed.load(std::memory_order_relaxed);
+    return n;
+  }
+
+  static wait_lock& lock_of(channel_core& c) noexcept { return c.lock_; }
+  static bool shut(channel_core& c) noexcept { return c.shut_; }
+  static offer_list& partners(const select_case& c) noexcept { return c.sends ? c.on->receivers_ : c.on->senders_; }
+  static offer_list& own_side(const select_case& c) noexcept { return c.sends ? c.on->senders_ : c.on->receivers_; }
+  static void hand_over(const select_case& c, offer& partner) noexcept {
+    c.sends ? c.on->move_(c.item, partner.item) : c.on->move_(partner.item, c.item);
+  }
+};
+using links = offer_links;
+
+channel_core::~channel_core() {
+  lock_.lock();  // see ~wait_queue
+  RINGLET_ASSERT(links::count(senders_) + links::count(receivers_) == 0, "a channel is destroyed while a fiber waits on it");
+}
+
+void channel_core::shutdown() noexcept {
+  std::lock_guard hold(lock_);
+  shut_ = true;
+  for (offer_list* side : {&senders_, &receivers_})
+    while (offer* o = links::claim_first(*side)) {
+      o->wait->by_shutdown = true;
+      hub_state::wake_anywhere(*o->wait);
+    }
+}
+
+bool channel_core::is_shut_down() const noexcept {
+  std::lock_guard hold(lock_);
+  return shut_;
+}
+
+std::ptrdiff_t channel_core::balance() const noexcept {
+  std::lock_guard hold(lock_);
+  return links::count(senders_) - links::count(receivers_);
+}
+
+namespace {
+
+// So many, on the stack if they are few.
+template <class Thing>
+class several {
+ public:
+  explicit several(std::size_t n) : many_(n > std::size(few_) ? new Thing[n] : nullptr) {}
+  Thing* get() noexcept { return many_ ? many_.get() : few_; }
+
+ private:
+  Thing few_[4];
+  std::unique_ptr<Thing[]> many_;
+};
+
+// The channels of all cases, each once, in the one order in which they may be locked.
+class all_locked {
+ public:
+  explicit all_locked(std::span<const select_case> cases) : channels_(cases.size()) {
+    channel_core** const c = channels_.get();
+    for (const select_case& each : cases) c[count_++] = each.on;
+    if (count_ > 1) {
+      std::sort(c, c + count_, std::less<>());
+      count_ = std::size_t(std::unique(c, c + count_) - c);
+    }
+    for (std::size_t i = 0; i < count_; ++i) links::lock_of(*c[i]).lock();
+  }
+  ~all_locked() { unlock(); }
+  void unlock() noexcept {
+    for (std::size_t i = 0; i < count_; ++i) links::lock_of(*channels_.get()[i]).unlock();
+    count_ = 0;
+  }
+
+ private:
+  several<channel_core*> channels_;
+  std::size_t count_ = 0;
+};
+
+}  // namespace
+}  // namespace detail
+
+using detail::hub_state;
+using detail::links;
+using detail::wake_reason;
+
+std::optional<std::size_t> select(std::span<const select_case> cases, deadline until) {
+  const std::size_t n = cases.size();
+  if (n == 0) throw std::invalid_argument("ringlet: select without a case; it would wait forever");
+  const bool waits = until != deadline::passed();
+  const char* const what = n > 1 ? "select" : cases[0].sends ? "channel::send" : "channel::receive";
+  if (waits) detail::require_can_park(what);
+
+  detail::several<detail::offer> offers(n);
+  detail::offered_wait me;
+  {
+    detail::all_locked locked(cases);
+    const std::size_t start = n > 1 ? detail::choose(n) : 0;
+    for (std::size_t k = 0; k < n; ++k) {
+      const std::size_t i = start + k < n ? start + k : start + k - n;
+      const select_case& c = cases[i];
+      if (links::shut(*c.on)) {
+        if (!c.sends) return i;
+        locked.unlock();
+        detail::throw_shut_down("send");
+      }
+      if (detail::offer* partner = links::claim_first(links::partners(c))) {
+        links::hand_over(c, *partner);
+        detail::offered_wait& theirs = *partner->wait;
+        locked.unlock();
+        hub_state::wake_anywhere(theirs);
+        return i;
+      }
+    }
+    if (!waits) return std::nullopt;
+    me.what = what;
+    me.whom = cases[0].on;
+    me.fiber = hub_state::here().running;
+    me.withdraw = [](detail::waiter& w) { return static_cast<detail::offered_wait&>(w).claim(); };
+    for (std::size_t i = 0; i < n; ++i) {
+      detail::offer& mine = offers.get()[i];
+      mine.wait = &me;
+      mine.item = cases[i].item;
+      mine.index = i;
+      links::append(links::own_side(cases[i]), mine);
+    }
+  }
+  hub_state& hub = hub_state::here();
+  const wake_reason ended = hub.wait(me, until);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (ended == wake_reason::woken && i == me.happened) continue;  // taken out; that channel may be gone already
+    std::lock_guard hold(links::lock_of(*cases[i].on));
+    detail::offer& mine = offers.get()[i];
+    if (mine.in) links::remove(mine);
+  }
+  if (ended == wake_reason::interrupted) hub.throw_interrupt();
+  if (ended == wake_reason::timed_out) return std::nullopt;
+  if (me.by_shutdown && cases[me.happened].sends) detail::throw_shut_down("send");
+  return me.happened;
+}
+
+}  // namespace ringlet

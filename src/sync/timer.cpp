@@ -1,0 +1,56 @@
+// A timer is a fiber that waits for its own cancellation, to the moment; so who cancels may be on any thread.
+
+#include <ringlet/timer.hpp>
+
+#include <atomic>
+
+#include <ringlet/fiber.hpp>
+#include <ringlet/sync.hpp>
+
+namespace ringlet {
+
+struct timer::state {
+  enum class phase { waiting, begun, cancelled };
+  std::atomic<phase> step{phase::waiting};
+  event cancelling;
+  event over;
+  bool leave(phase to) noexcept {
+    phase expected = phase::waiting;
+    return step.compare_exchange_strong(expected, to);
+  }
+};
+
+timer::timer(deadline when, std::function<void()> f) : state_(std::make_shared<state>()) {
+  if (!f) throw std::invalid_argument("ringlet: a timer without a function to call");
+  // However the fiber ends, and even if it never runs.
+  struct ending {
+    std::shared_ptr<state> of;
+    explicit ending(std::shared_ptr<state> s) noexcept : of(std::move(s)) {}
+    ending(ending&&) noexcept = default;
+    ~ending() {
+      if (!of) return;
+      of->leave(state::phase::cancelled);
+      of->over.set();
+    }
+  };
+  spawn({.name = "timer"}, [when, end = ending(state_), call = std::move(f)]() mutable {
+    state& s = *end.of;
+    if (!s.cancelling.wait(when) && s.leave(state::phase::begun)) call();
+  });
+}
+
+bool timer::cancel() noexcept {
+  if (!state_) return false;
+  const bool cancelled_now = state_->leave(state::phase::cancelled);
+  if (cancelled_now) {
+    state_->over.set();
+    state_->cancelling.set();
+  }
+  return cancelled_now || cancelled();
+}
+
+bool timer::join(deadline until) const { return !state_ || state_->over.wait(until); }
+bool timer::finished() const noexcept { return !state_ || state_->over.is_set(); }
+bool timer::cancelled() const noexcept { return state_ && state_->step.load() == state::phase::cancelled; }
+
+}  // namespace ringlet
