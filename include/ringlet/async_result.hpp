@@ -43,6 +43,9 @@ class RINGLET_EXPORT result_core {
   bool successful() const noexcept { return ready() && !error_; }
   // What it was failed with; null if it has a value or is not set.
   std::exception_ptr exception() const noexcept { return ready() ? error_ : nullptr; }
+  // For wait and iwait.
+  bool add_listener(listener& l) noexcept { return set_.add_listener(l); }
+  void remove_listener(listener& l) noexcept { set_.remove_listener(l); }
 
  protected:
   result_core() noexcept = default;

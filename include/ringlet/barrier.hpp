@@ -20,6 +20,7 @@ class RINGLET_EXPORT barrier {
  public:
   // The action is run by the last to come, before anybody goes on. std::invalid_argument for no parties.
   explicit barrier(std::size_t parties, std::function<void()> action = {});
+  ~barrier() { lock_.lock(); }  // who has let us go may not have left yet
 
   // Waits until all parties are here. Returns this one's number, 0 for the first to come: in each round everybody has another.
   // Who gives up (by deadline, kill or timeout) breaks the barrier for all, and so does an action that throws: then whoever

@@ -28,6 +28,7 @@
 #include <ringlet/deadline.hpp>
 #include <ringlet/queue.hpp>
 #include <ringlet/sync.hpp>
+#include <ringlet/wait.hpp>
 
 namespace ringlet {
 
@@ -59,12 +60,17 @@ class RINGLET_EXPORT channel_core {
   // Senders that wait less receivers that wait, at the moment of asking.
   std::ptrdiff_t balance() const noexcept;
 
+  // wait and iwait report a channel when somebody waits to send, or when it is shut down; they take nothing.
+  bool add_listener(listener&) noexcept;
+  void remove_listener(listener&) noexcept;
+
  private:
   friend struct offer_links;
   mutable wait_lock lock_;
   bool shut_ = false;
   const mover move_;
   mutable offer_list senders_, receivers_;
+  listener_list listeners_;
 };
 }  // namespace detail
 

@@ -30,6 +30,7 @@
 #include <ringlet/deadline.hpp>
 #include <ringlet/queue_order.hpp>
 #include <ringlet/sync.hpp>
+#include <ringlet/wait.hpp>
 
 namespace ringlet {
 
@@ -142,6 +143,7 @@ class queue {
       if (unfinished_ == 0) joiners_.wake_all();
     }
     if (store_.empty()) getters_.wake_all();
+    listeners_.tell_all();
   }
   bool is_shut_down() const {
     std::lock_guard hold(lock_);
@@ -168,6 +170,18 @@ class queue {
     capacity_ = detail::checked_capacity(capacity);
     if (!shut_) room_ = capacity;
     admit_putters();
+  }
+
+  // wait and iwait report a queue when an item is in it that nobody waits to get, or when it is shut down; they take nothing.
+  bool add_listener(detail::listener& l) noexcept {
+    std::lock_guard hold(lock_);
+    if (shut_ || !store_.empty()) return false;
+    listeners_.add(l);
+    return true;
+  }
+  void remove_listener(detail::listener& l) noexcept {
+    std::lock_guard hold(lock_);
+    listeners_.remove(l);
   }
 
   // for (T& item : queue): gets one after the other, waiting, until the queue was shut down and is empty.
@@ -233,6 +247,7 @@ class queue {
     if (store_.size() < room_) {
       store_.push(item);
       ++unfinished_;
+      listeners_.tell_all();
       return true;
     }
     if (shut_) detail::throw_shut_down("put");
@@ -290,6 +305,7 @@ class queue {
   detail::wait_list getters_;
   detail::wait_list putters_;
   detail::wait_list joiners_;
+  detail::listener_list listeners_;
 };
 
 template <class T>

@@ -10,6 +10,7 @@
 
 #include <ringlet/deadline.hpp>
 #include <ringlet/export.hpp>
+#include <ringlet/wait.hpp>
 
 namespace ringlet {
 
@@ -27,6 +28,9 @@ class RINGLET_EXPORT timer {
   bool join(deadline until = never) const;
   bool finished() const noexcept;
   bool cancelled() const noexcept;
+  // For wait and iwait: ready when finished.
+  bool add_listener(detail::listener&) noexcept;
+  void remove_listener(detail::listener&) noexcept;
 
  private:
   struct state;

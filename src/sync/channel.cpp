@@ -92,6 +92,7 @@ struct offer_links {
   static bool shut(channel_core& c) noexcept { return c.shut_; }
   static offer_list& partners(const select_case& c) noexcept { return c.sends ? c.on->receivers_ : c.on->senders_; }
   static offer_list& own_side(const select_case& c) noexcept { return c.sends ? c.on->senders_ : c.on->receivers_; }
+  static void tell(channel_core& c) noexcept { c.listeners_.tell_all(); }
   static void hand_over(const select_case& c, offer& partner) noexcept {
     c.sends ? c.on->move_(c.item, partner.item) : c.on->move_(partner.item, c.item);
   }
@@ -111,6 +112,19 @@ void channel_core::shutdown() noexcept {
       o->wait->by_shutdown = true;
       hub_state::wake_anywhere(*o->wait);
     }
+  listeners_.tell_all();
+}
+
+bool channel_core::add_listener(listener& l) noexcept {
+  std::lock_guard hold(lock_);
+  if (shut_ || links::count(senders_) > 0) return false;
+  listeners_.add(l);
+  return true;
+}
+
+void channel_core::remove_listener(listener& l) noexcept {
+  std::lock_guard hold(lock_);
+  listeners_.remove(l);
 }
 
 bool channel_core::is_shut_down() const noexcept {
@@ -206,6 +220,7 @@ std::optional<std::size_t> select(std::span<const select_case> cases, deadline u
       mine.item = cases[i].item;
       mine.index = i;
       links::append(links::own_side(cases[i]), mine);
+      if (cases[i].sends) links::tell(*cases[i].on);
     }
   }
   hub_state& hub = hub_state::here();

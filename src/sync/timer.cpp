@@ -52,5 +52,7 @@ bool timer::cancel() noexcept {
 bool timer::join(deadline until) const { return !state_ || state_->over.wait(until); }
 bool timer::finished() const noexcept { return !state_ || state_->over.is_set(); }
 bool timer::cancelled() const noexcept { return state_ && state_->step.load() == state::phase::cancelled; }
+bool timer::add_listener(detail::listener& l) noexcept { return state_ && state_->over.add_listener(l); }
+void timer::remove_listener(detail::listener& l) noexcept { if (state_) state_->over.remove_listener(l); }
 
 }  // namespace ringlet
