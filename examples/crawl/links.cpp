@@ -30,10 +30,11 @@ bool contains_word(std::string_view words, std::string_view word) {
 
 // "5; url='next.html'" -> "next.html"
 std::string_view refresh_target(std::string_view content) {
-  const auto at = std::search(content.begin(), content.end(), "url=", "url=" + 4,
+  constexpr std::string_view name = "url=";
+  const auto at = std::search(content.begin(), content.end(), name.begin(), name.end(),
                               [](char a, char b) { return (a | 32) == (b | 32); });
   if (at == content.end()) return {};
-  auto target = content.substr(at - content.begin() + 4);
+  auto target = content.substr(at - content.begin() + name.size());
   if (!target.empty() && (target.front() == '"' || target.front() == '\'')) {
     const char quote = target.front();
     target.remove_prefix(1);

@@ -11,6 +11,7 @@ namespace ringlet::hub {
 struct handle::shared {
   detail::hub_state* hub;
   std::weak_ptr<shared> self;
+  explicit shared(detail::hub_state* h) noexcept : hub(h) {}
   ~shared();
 };
 

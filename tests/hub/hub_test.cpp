@@ -226,7 +226,7 @@ TEST_CASE("post: races with the hub's end") {
     hub::handle h;
     int posted = 0;
     ran = 0;
-    std::atomic<bool> made{false}, stop{false};
+    std::atomic<bool> made{false};
     std::thread owner([&] {
       h = hub::here();
       made.store(true, std::memory_order_release);

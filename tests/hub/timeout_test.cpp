@@ -238,7 +238,9 @@ HUB_CASE("timeout: each wait of a fiber is interrupted: join, get, event, queue,
          std::unique_lock hold(own);
          c.wait(own);
        }}};
-  for (auto& [name, wait] : waits) {
+  for (auto& each : waits) {
+    const char* const name = each.first;
+    const auto& wait = each.second;
     CAPTURE(name);
     timeout limit(1ms);
     CHECK(error_of(wait) == "ringlet::timeout_expired");
