@@ -79,9 +79,12 @@ std::vector<std::string> libraries_of(const std::string& program) {
 blocking_imports blocking_imports_of(const std::string& program) {
   blocking_imports result;
   result.files.push_back(program);
-  for (auto& library : libraries_of(program))
+  for (auto& library : libraries_of(program)) {
+    if (library.find("/libringlet") != library.npos) continue;
     // libc's own imports are its own affair.
-    if (library.find("/libc.so.") == library.npos && library.find("/libringlet") == library.npos) result.files.push_back(std::move(library));
+    auto& list = library.find("/libc.so.") == library.npos ? result.files : result.libc;
+    list.push_back(std::move(library));
+  }
   for (const auto& file : result.files) {
     const auto facts = read_elf(file);
     if (!facts) continue;

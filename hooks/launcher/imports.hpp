@@ -10,6 +10,7 @@ namespace ringlet::launcher {
 
 struct blocking_imports {
   std::vector<std::string> files;  // the program, then the libraries that the loader would load (libc's own left out)
+  std::vector<std::string> libc;   // libc's own, which count as no importers
   std::map<std::string, std::string> hooked;      // name -> the first file that imports it
   std::map<std::string, std::string> not_hooked;
 };

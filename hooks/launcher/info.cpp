@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "context/stack.hpp"
+#include "door.hpp"
 #include "elf.hpp"
 #include "imports.hpp"
 #include "loop/engine.hpp"
@@ -29,7 +30,9 @@ namespace {
 
 const char help[] =
     "usage: ringlet info            what this system offers: the engine that would be used and why, io_uring, limits\n"
-    "       ringlet info PROGRAM    what a program is, and which of the blocking calls that it imports are hooked\n";
+    "       ringlet info PROGRAM    what a program is, which of the blocking calls that it imports are hooked, and what the\n"
+    "                               system-call door would do with it\n"
+    "       ringlet info --sites PROGRAM    ... with a line for each system call in its libraries\n";
 
 void line(const char* name, const std::string& value) { std::printf("  %-26s %s\n", name, value.c_str()); }
 void heading(const char* text) { std::printf("%s\n", text); }
@@ -179,7 +182,7 @@ void tell_calls(const std::map<std::string, std::string>& calls, const std::stri
   for (const auto& [file, names] : by_file) line(file.empty() ? "the program" : file.c_str(), names);
 }
 
-int info_of_program(const std::string& name) {
+int info_of_program(const std::string& name, bool each_site) {
   const auto found = find_program(name);
   if (found.refused && found.refused->status == status_not_found) {
     error("info: '" + name + "': " + found.refused->reason + ". " + found.refused->cure);
@@ -211,6 +214,9 @@ int info_of_program(const std::string& name) {
   tell_calls(imports.hooked, found.path);
   heading("blocking calls imported, not hooked");
   tell_calls(imports.not_hooked, found.path);
+  auto files = imports.files;
+  files.insert(files.end(), imports.libc.begin(), imports.libc.end());
+  tell_door(files, each_site);
   return 0;
 }
 
@@ -220,10 +226,12 @@ int verb_info(std::span<char* const> arguments) {
   if (arguments.empty()) return info_of_system();
   const std::string first = arguments[0];
   if (first == "--help" || first == "-h") return std::fputs(help, stdout), 0;
-  if (first.starts_with('-') && first != "--") return error("info: there is no option '" + first + "'" + did_you_mean(first, {"--help"}) + "; see `ringlet info --help`");
-  const std::size_t at = first == "--" ? 1 : 0;
+  const bool each_site = first == "--sites";
+  if (each_site) arguments = arguments.subspan(1);
+  if (!each_site && first.starts_with('-') && first != "--") return error("info: there is no option '" + first + "'" + did_you_mean(first, {"--help", "--sites"}) + "; see `ringlet info --help`");
+  const std::size_t at = !arguments.empty() && std::string(arguments[0]) == "--" ? 1 : 0;
   if (arguments.size() != at + 1) return error("info: one PROGRAM, or none for the system; see `ringlet info --help`");
-  return info_of_program(arguments[at]);
+  return info_of_program(arguments[at], each_site);
 }
 
 }  // namespace ringlet::launcher

@@ -93,6 +93,7 @@ struct site {
   std::uint64_t function_begin = 0;
   int number = variable_number;
   bool wanted = false;
+  bool certain = true;           // false: two bytes that could be one, in what is data, or code that is not understood
   bool has_vectors = false;      // its function uses vector registers: they are saved around the dispatcher
   shape how = shape::none;
   std::uint64_t window = 0;      // first byte written over

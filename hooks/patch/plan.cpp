@@ -72,6 +72,7 @@ void judge_outside(plan& p, const image& of, decoder& with, std::uint64_t addres
   const bool is_known = bytes && with.decode(bytes, 5, address - 5, mov) && mov.size == 5 && mov.number;
   site s;
   s.address = address;
+  s.certain = false;
   s.number = is_known && *mov.number < number_set::limit ? int(*mov.number) : variable_number;
   s.wanted = s.number == variable_number || wanted.has(s.number);
   if (s.wanted) refuse(p, s, "it lies in no function that the unwind tables know");
@@ -104,6 +105,7 @@ void find_sites(plan& p, const image& of, const number_set& wanted) {
     s.address = address;
     s.function_begin = f->begin;
     s.function = exported_name(of, f->begin);
+    s.certain = b.whole;
     s.has_vectors = b.has_vectors;
     s.number = is_site ? number_at(in, b, std::size_t(at - b.instructions.begin())) : variable_number;
     // A signal's frame is the kernel's affair.

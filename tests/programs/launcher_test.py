@@ -319,6 +319,25 @@ def _():
     expect_equal(got.err.count(b"io_uring is refused"), 1, "lines that tell of the fallback")
 
 
+@check("info PROGRAM: tells what the system-call door would do, and with --sites each system call")
+def _():
+    needs("curl")
+    got = run([ringlet, "info", "curl"])
+    expect_equal(got.status, 0, "status")
+    text = got.out.decode().split("system-call door")[1]
+    if "without an instruction decoder" in text:
+        raise checks.Skip("this build has no instruction decoder")
+    expect("would open" in text and "yes" in text.splitlines()[1], text)
+    expect("libc.so.6" in text and "patched" in text, text)
+    sites = run([ringlet, "info", "--sites", "curl"])
+    expect_equal(sites.status, 0, "status with --sites")
+    lines = sites.out.decode().split("system-call door")[1]
+    for name in ("futex", "clone3", "exit_group", "rt_sigreturn"):
+        expect(f" {name} " in lines, f"no line for {name}")
+    expect("refused" not in lines, lines)
+    expect_equal(run([ringlet, "info", "--sites"]).status, 125, "--sites of nothing")
+
+
 @check("info PROGRAM: tells what a program is, and which of its blocking calls are hooked")
 def _():
     checks.needs("curl")
