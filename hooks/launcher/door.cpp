@@ -21,7 +21,7 @@ patch::number_set wanted_numbers() { return patch::number_set::all(); }
 std::string name_of_call(int number) {
   static const std::map<int, const char*> names = {
 #define NAME(name) {SYS_##name, #name},
-#include "syscall_names.inc"
+#include <syscall_names.inc>  // made by meson.build
 #undef NAME
   };
   if (number == patch::variable_number) return "any";

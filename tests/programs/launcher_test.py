@@ -321,7 +321,7 @@ def _():
 
 @check("info PROGRAM: tells what the system-call door would do, and with --sites each system call")
 def _():
-    needs("curl")
+    checks.needs("curl")
     got = run([ringlet, "info", "curl"])
     expect_equal(got.status, 0, "status")
     text = got.out.decode().split("system-call door")[1]
