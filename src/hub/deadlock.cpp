@@ -49,7 +49,7 @@ bool foreign_threads_exist() {
       at += length;
     }
   sys::call(SYS_close, fd);
-  return tasks > 1 + loop::offload_threads();
+  return tasks > 1 + loop::quiet_helpers();
 }
 }  // namespace
 

@@ -1,30 +1,23 @@
 #pragma once
 // Helper threads for what has no operation in the kernel (getaddrinfo; all operations under the epoll engine).
 //
-// Elastic: a thread is made when a job waits and none is idle, up to a limit (RINGLET_OFFLOAD_THREADS, 64); idle ones
-// leave after a few seconds. Their signals are all blocked, so that a program's handlers never run there. One pool per
-// process, made on first use, made anew in a forked child. Any thread may submit.
+// One crew per process, made on first use, made anew in a forked child; at most RINGLET_OFFLOAD_THREADS (64) threads, and
+// idle ones leave after five seconds. A program's own work never goes here, so that it cannot keep name look-ups waiting:
+// each thread_pool has a crew of its own. Any thread may submit.
 
 #include <cstddef>
 
 #include "base/shown.hpp"
+#include "loop/crew.hpp"
 
 namespace ringlet::loop {
 
-struct job {
-  void (*run)(job&) = nullptr;  // on a helper thread; the job may be gone afterwards, so run must not be touched after
-  job* next = nullptr;          // the pool's own
-};
-
 // Queues it; first in, first out. Returns 0 or -errno if no thread at all can be made.
 RINGLET_SHOWN int offload(job&) noexcept;
-// Threads of the pool that exist now (they are ours: not a sign of life when looking for a deadlock).
+// Threads of this crew that exist now.
 std::size_t offload_threads() noexcept;
 void offload_forget_after_fork() noexcept;
 // Throws std::runtime_error if RINGLET_OFFLOAD_THREADS is not a number in its range.
 void check_offload_settings();
-// True while this thread is inside the pthread_create of a helper: a door that makes fibers of new threads lets this
-// one through.
-bool offload_is_making_thread() noexcept;
 
 }  // namespace ringlet::loop
