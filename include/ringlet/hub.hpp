@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -32,6 +33,15 @@ class RINGLET_EXPORT handle {
 // This thread's hub, made if there is none. While somebody holds a handle, a hub that has nothing to do waits for posts
 // instead of reporting a deadlock.
 RINGLET_EXPORT handle here();
+
+// A fiber that failed, and nobody has asked for its result.
+struct failure {
+  std::string fiber;  // its name
+  std::exception_ptr error;
+};
+// From now on calls `handler` with each such failure of this thread's fibers, instead of writing to stderr; an empty one: stderr
+// again. Returns the one before. It may be called on any stack of the thread, and must not wait; what it throws is told on stderr.
+RINGLET_EXPORT std::function<void(const failure&)> set_error_handler(std::function<void(const failure&)> handler);
 
 struct counts {
   std::size_t fibers = 0;       // not finished; the main fiber is not counted

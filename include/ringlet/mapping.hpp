@@ -57,6 +57,22 @@ class RINGLET_EXPORT batch {
   wait_queue changed_;
 };
 
+// Counts what is unfinished; any thread. Whoever brings it to zero may find it gone at once.
+class RINGLET_EXPORT countdown {
+ public:
+  void add() noexcept;
+  void done() noexcept;
+  std::size_t left() const noexcept;
+  // Waits for zero: true; false when the deadline passed. Throws when interrupted.
+  bool wait(deadline until, const char* what);
+  void wait_out(const char* what) noexcept;  // not interruptible
+  void forget_all() noexcept;                // in a forked child
+
+ private:
+  std::size_t left_ = 0;
+  mutable wait_queue waiting_;
+};
+
 // The place of one result: a value, a reference, or nothing but the end; or an error.
 template <class R>
 class outcome {

@@ -4,10 +4,13 @@
 #include <ringlet/barrier.hpp>
 #include <ringlet/channel.hpp>
 #include <ringlet/deadline.hpp>
+#include <ringlet/executor.hpp>
 #include <ringlet/fiber.hpp>
+#include <ringlet/future.hpp>
 #include <ringlet/greenlet.hpp>
 #include <ringlet/hooks.hpp>
 #include <ringlet/hub.hpp>
+#include <ringlet/hub_threads.hpp>
 #include <ringlet/io.hpp>
 #include <ringlet/local.hpp>
 #include <ringlet/mapping.hpp>
@@ -16,6 +19,7 @@
 #include <ringlet/scope.hpp>
 #include <ringlet/shared_mutex.hpp>
 #include <ringlet/sync.hpp>
+#include <ringlet/thread_pool.hpp>
 #include <ringlet/timeout.hpp>
 #include <ringlet/timer.hpp>
 #include <ringlet/wait.hpp>

@@ -124,6 +124,7 @@ struct RINGLET_SHOWN hub_state {
   std::size_t foreign_work = 0;   // helper threads or other hubs owe us a message
   std::size_t watched_fds = 0;
   void* fd_watches = nullptr;     // io's, per hub
+  std::function<void(const hub::failure&)> on_error;  // of fibers whose result nobody asks for; empty: stderr
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   std::uint64_t switches_at_silence = ~std::uint64_t(0);  // nothing has run since the hub last slept in vain
   bool deadlock_reported = false;

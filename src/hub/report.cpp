@@ -76,6 +76,16 @@ std::string describe_exception(const std::exception_ptr& e) {
 
 void report_unseen_error(const fiber_state& f) noexcept {
   try {
+    auto* h = hub_state::here_or_null();
+    if (h && h->on_error) {
+      const auto handler = h->on_error;  // it may set another one
+      try {
+        return handler({f.name(), f.error});
+      } catch (...) {
+        std::fprintf(stderr, "ringlet: the error handler of this thread's hub failed: %s; it was told of this:\n",
+                     describe_exception(std::current_exception()).c_str());
+      }
+    }
     std::fprintf(stderr, "ringlet: fiber '%s' failed, and nobody asked for its result: %s\n", f.name().c_str(),
                  describe_exception(f.error).c_str());
   } catch (...) {
@@ -85,6 +95,10 @@ void report_unseen_error(const fiber_state& f) noexcept {
 }  // namespace ringlet::detail
 
 namespace ringlet::hub {
+
+std::function<void(const failure&)> set_error_handler(std::function<void(const failure&)> handler) {
+  return std::exchange(detail::hub_state::here().on_error, std::move(handler));
+}
 
 counts count() noexcept {
   counts c;
