@@ -170,7 +170,8 @@ TEST_CASE("shapes: a moved instruction still finds what it names") {
 
 TEST_CASE("shapes: arithmetic flags and red zone survive a call") {
   const long pairs[][2] = {{0, 0}, {1, 2}, {2, 1}, {-1, 1}, {1, -1}, {0x7fffffffffffffff, -1}, {-0x7fffffffffffffff - 1, 1}, {0x10, 0x01}, {3, 0}};
-  for (const auto& [a, b] : pairs) {
+  for (const auto& pair : pairs) {
+    const long a = pair[0], b = pair[1];
     CAPTURE(a);
     CAPTURE(b);
     const long raw = shape_keeps_flags(SYS_getpid, a, b);
