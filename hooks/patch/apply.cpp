@@ -245,6 +245,13 @@ std::string restore(plan& p) {
   return "";
 }
 
+void forget(const plan& p) {
+  const auto found = areas().find(p.base);
+  if (!p.applied || found == areas().end()) return;
+  found->second.give_back();
+  areas().erase(found);
+}
+
 void pass_through(registers& r) noexcept {
   r.rax = std::uint64_t(sys::call(long(r.rax), r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9));
 }

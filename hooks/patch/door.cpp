@@ -1,6 +1,8 @@
 #include "door.hpp"
 
 #include <algorithm>
+#include <cstdio>
+#include <exception>
 #include <link.h>
 
 #ifdef RINGLET_HAVE_VALGRIND
@@ -9,6 +11,7 @@
 
 #include <gnu/libc-version.h>
 
+#include "loads.hpp"
 #include "self_test.hpp"
 
 namespace ringlet::patch {
@@ -17,7 +20,7 @@ namespace {
 
 struct door {
   door_rule rule;
-  bool is_open = false;
+  bool is_open = false, watches = false;
   std::vector<plan> plans;
 };
 door& the_door() {
@@ -69,6 +72,31 @@ std::vector<const void*> untreated() {
   return found;
 }
 
+// Plans of libraries that have been unloaded; another may be loaded where one was.
+void forget_unloaded() {
+  std::vector<std::pair<std::uint64_t, std::string>> loaded;
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* to) {
+        if (info->dlpi_name) static_cast<decltype(loaded)*>(to)->emplace_back(info->dlpi_addr, info->dlpi_name);
+        return 0;
+      },
+      &loaded);
+  std::erase_if(the_door().plans, [&](const plan& p) {
+    if (p.base == 0 || std::any_of(loaded.begin(), loaded.end(), [&](const auto& l) { return l.first == p.base && l.second == p.library; })) return false;
+    forget(p);
+    return true;
+  });
+}
+
+// Under the loader's lock, so one at a time.
+void on_load() {
+  try {
+    if (const auto said = treat_new_libraries(); !said.empty()) std::fprintf(stderr, "ringlet: %s\n", said.c_str());
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ringlet: a library that was loaded could not be looked at: %s\n", e.what());
+  }
+}
+
 std::string sentence(const plan& p) { return std::string(file_name(p.library)) + ": " + p.refused; }
 
 }  // namespace
@@ -85,6 +113,7 @@ std::string why_left(std::string_view path) {
   return "";
 }
 
+bool are_loads_watched() noexcept { return the_door().watches; }
 bool is_door_open() noexcept { return the_door().is_open; }
 const std::vector<plan>& treated_libraries() { return the_door().plans; }
 
@@ -115,13 +144,18 @@ std::string open_door(const door_rule& rule) {
   std::string wrong = self_test();
   current = rule.call;
   if (wrong.empty() && rule.test) wrong = rule.test();
-  if (wrong.empty()) return "";
+  if (wrong.empty()) {
+    d.watches = watch_loads(on_load);
+    return "";
+  }
   close_door();
   return "its self-test failed: " + wrong;
 }
 
 void close_door() {
   door& d = the_door();
+  if (d.watches) unwatch_loads();
+  d.watches = false;
   // The last that was changed comes back first.
   for (auto p = d.plans.rbegin(); p != d.plans.rend(); ++p) restore(*p);
   d.is_open = false;
@@ -130,6 +164,7 @@ void close_door() {
 std::string treat_new_libraries() {
   door& d = the_door();
   if (!d.is_open) return "";
+  forget_unloaded();
   std::string said;
   for (const void* address : untreated()) {
     d.plans.push_back(make_plan(address, d.rule.wanted));

@@ -7,8 +7,9 @@
 // `syscall` instructions: libgomp and BLAS wait by spinning on memory that only native threads write, and half a door is
 // worse than none.
 //
-// Opened once, by the preload object's constructor, while the process has one thread. A library that is loaded later is
-// treated by the same rule if treat_new_libraries is called after the dlopen.
+// Opened while the process has one thread. A library that is loaded later is treated by the same rule, before its
+// constructors run: the loader tells (loads.hpp); where it can't, whoever calls dlopen may call treat_new_libraries. Only
+// those of our own namespace: a second libc that dlmopen loads keeps its own system calls.
 
 #include <string>
 #include <string_view>
@@ -33,8 +34,10 @@ std::string open_door(const door_rule& rule);
 void close_door();
 bool is_door_open() noexcept;
 
-// Patches what has been loaded since and falls under the rule. Returns what is to be said about it, or an empty string.
+// Patches what has been loaded since and falls under the rule, and forgets what has been unloaded. Returns what is to be
+// said about it, or an empty string. Called by itself if are_loads_watched().
 std::string treat_new_libraries();
+bool are_loads_watched() noexcept;
 
 // What was done, for reports.
 const std::vector<plan>& treated_libraries();

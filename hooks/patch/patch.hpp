@@ -128,5 +128,7 @@ plan make_plan_of_file(const std::string& path, const number_set& wanted);
 std::string apply(plan& p, dispatcher d);
 // As before: the original bytes. Nobody may be inside a dispatcher that was reached from this library.
 std::string restore(plan& p);
+// For a library that has been unloaded: what was kept for it is given back.
+void forget(const plan& p);
 
 }  // namespace ringlet::patch
