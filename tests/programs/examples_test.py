@@ -94,10 +94,17 @@ def strangers_echo(port):
     return len(right)
 
 
+# Whose output is the same on every run.
+exact = ["actors", "bounded_semaphore", "events", "futures", "hub_server", "hubs", "locks", "pools", "producer_consumer", "queues", "scopes",
+         "thread_pool", "timeouts"]
+
+
 checks.add_check("switching: prints what it should", lambda: prints_as_expected("switching"))
 checks.add_check("generator: prints what it should", lambda: prints_as_expected("generator"))
 for engine in (None, "epoll"):
     suffix = " (%s)" % engine if engine else ""
+    for name in exact:
+        checks.add_check("%s: prints what it should%s" % (name, suffix), lambda name=name, engine=engine: prints_as_expected(name, engine))
     checks.add_check("sleepers: the second ends first, together they take as long as the longest" + suffix,
                      lambda engine=engine: sleepers(engine))
     checks.add_check("three_urls: together they take as long as one" + suffix, lambda engine=engine: three_urls(engine))

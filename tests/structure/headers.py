@@ -15,8 +15,12 @@ public = os.path.join(checks.source, "include", "ringlet")
 headers = sorted(name for name in os.listdir(public) if name.endswith(".hpp"))
 
 
+strict = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-fsyntax-only",
+          "-I", os.path.join(checks.source, "include")]
+
+
 def compile_alone(compiler, header):
-    flags = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-I", os.path.join(checks.source, "include"), "-x", "c++", "-"]
+    flags = [*strict, "-x", "c++", "-"]
     # Twice: what is included twice must not be defined twice.
     got = subprocess.run([compiler, *flags], input=f"#include <ringlet/{header}>\n" * 2, capture_output=True, text=True)
     checks.expect(got.returncode == 0, got.stderr[:1500])
@@ -52,5 +56,24 @@ def _():
     checks.expect(not wrong, "\n  " + "\n  ".join(wrong))
 
 
+def compile_examples(compiler):
+    """What the headers make of a user's code: the examples that want nothing but ringlet use about all of it."""
+    examples = os.path.join(checks.source, "examples")
+    names = [name for name in sorted(os.listdir(examples)) if name.endswith(".cpp") and "<curl/" not in open(os.path.join(examples, name)).read()]
+    checks.expect(len(names) > 15, f"only {len(names)} examples were found")
+    said = []
+    for name in names:
+        got = subprocess.run([compiler, *strict, os.path.join(examples, name)], capture_output=True, text=True)
+        if got.returncode != 0:
+            said.append(got.stderr[:1000])
+    checks.expect(not said, "\n".join(said))
+
+
+for compiler in ("g++", "clang++"):
+    def user_code(compiler=compiler):
+        checks.needs(compiler)
+        compile_examples(compiler)
+
+    checks.add_check(f"headers: users' code (the examples) compiles without a warning by {compiler}", user_code)
 check_compilers()
 checks.main()
