@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <atomic>
 #include <filesystem>
+#include <csignal>
 #include <netinet/in.h>
 #include <set>
 #include <stdexcept>
@@ -408,4 +409,30 @@ TEST_CASE("server: accepted sockets are handed to the hub with the least to do")
   CHECK(hubs.join(10s));  // the clients have gone, so has everybody who served them
   acceptor.kill();
   io::close(l.socket.release());
+}
+
+// --- a hub that is hurt ----------------------------------------------------------------------------------------------
+
+TEST_CASE("hub: its descriptors closed behind its back are survived by the ring, and told by the epoll engine") {
+  if (support::child_part("closed")) {
+    ringlet::sleep(1ms);
+    ::syscall(SYS_close_range, 3, ~0u, 0);
+    for (int i = 0; i < 3; ++i) ringlet::sleep(1ms);
+    auto pipe = support::make_pipe();
+    auto reader = spawn([&] {
+      char byte = 0;
+      return io::read(pipe.first, &byte, 1);
+    });
+    ringlet::sleep(1ms);
+    const bool written = ::write(pipe.second, "x", 1) == 1;
+    std::_Exit(written && reader.get(5s) == 1 ? 7 : 1);
+  }
+  const bool on_ring = hub::engine_name() == "uring";
+  const auto got = support::run_this_case("closed");
+  if (on_ring) {
+    CHECK(got.exit_status == 7);
+  } else {
+    CHECK(got.signal == SIGABRT);
+    CHECK(contains(got.err, "somebody closed the epoll fd"));
+  }
 }
