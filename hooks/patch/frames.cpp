@@ -188,6 +188,7 @@ std::vector<function_range> read_functions(const image& from, std::uint64_t eh_f
       if (known->language != 0xff)
         if (const auto data = fde.encoded(known->language)) read_landing_pads(from, data, f);
     }
+    if (!from.is_code(f.begin) || !from.at(f.begin, f.end - f.begin)) continue;  // of nothing that is mapped
     if (!functions.empty() && f.begin < functions.back().end) throw std::runtime_error("its unwind tables overlap");
     functions.push_back(std::move(f));
   }

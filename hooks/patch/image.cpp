@@ -87,15 +87,18 @@ image image::of_file(const std::string& path) {
 
   // Laid out as the loader would, from address 0.
   std::uint64_t end = 0;
-  for (const auto& p : headers)
-    if (p.p_type == PT_LOAD) end = std::max(end, p.p_vaddr + p.p_memsz);
+  for (const auto& p : headers) {
+    if (p.p_type != PT_LOAD) continue;
+    if (p.p_vaddr > most_image_bytes || p.p_memsz > most_image_bytes) throw std::runtime_error("its segments are too large or too far apart");
+    end = std::max(end, p.p_vaddr + p.p_memsz);
+  }
   if (end == 0 || end > most_image_bytes) throw std::runtime_error("it has no segments to load, or too large ones");
   image made;
   made.path_ = path;
   made.owned_ = std::make_shared<std::vector<std::uint8_t>>(end);
   for (const auto& p : headers) {
     if (p.p_type != PT_LOAD) continue;
-    if (p.p_offset > file.size() || p.p_filesz > file.size() - p.p_offset || p.p_filesz > p.p_memsz || p.p_vaddr > end - p.p_memsz) throw std::runtime_error("its segments lie outside of it");
+    if (p.p_offset > file.size() || p.p_filesz > file.size() - p.p_offset || p.p_filesz > p.p_memsz) throw std::runtime_error("its segments lie outside of it");
     std::memcpy(made.owned_->data() + p.p_vaddr, file.data() + p.p_offset, p.p_filesz);
   }
   made.memory_ = made.owned_->data();

@@ -1,8 +1,13 @@
 // What is found in a library, and what would be done: on libc as it is loaded here, on its file, and on files that are
 // no library.
 
+#include <algorithm>
 #include <cstdio>
+#include <dlfcn.h>
+#include <fstream>
 #include <gnu/libc-version.h>
+#include <iterator>
+#include <random>
 #include <set>
 #include <string>
 #include <sys/syscall.h>
@@ -11,6 +16,8 @@
 #include "support/support.hpp"
 
 namespace patch = ringlet::patch;
+
+extern "C" long shape_number_before(long);
 
 namespace {
 
@@ -95,4 +102,31 @@ TEST_CASE("plan: a file that is no library is refused in words") {
   std::fputs("This is a text, and it is long enough to have been the header of an ELF file.", f);
   std::fclose(f);
   CHECK(patch::make_plan_of_file(path, patch::number_set::all()).refused.find("ELF") != std::string::npos);
+}
+
+TEST_CASE("plan: a damaged library is planned or refused, whatever is damaged") {
+  Dl_info info{};
+  REQUIRE(::dladdr(reinterpret_cast<const void*>(&shape_number_before), &info) != 0);
+  std::ifstream in(info.dli_fname, std::ios::binary);
+  const std::string whole((std::istreambuf_iterator<char>(in)), {});
+  REQUIRE(whole.size() > 4096);
+  support::temporary_directory directory;
+  const std::string path = directory.path() / "damaged.so";
+  std::mt19937 random(4711);
+  int planned = 0, refused = 0;
+  for (int i = 0; i < 400; ++i) {
+    std::string bytes = whole;
+    if (i % 8 == 0) bytes.resize(random() % bytes.size());
+    // Headers and tables are what can mislead: half of the damage goes to the first kilobyte and to the unwind tables.
+    for (int k = 0; k < 1 + int(random() % 8) && !bytes.empty(); ++k) {
+      const std::size_t at = k % 2 ? random() % bytes.size() : k % 4 == 0 ? random() % std::min<std::size_t>(bytes.size(), 1024) : std::min(bytes.size() - 1, 0x2000 + random() % 2048);
+      const std::uint64_t value = random() % 3 == 0 ? ~0ull : random() % 2 ? 0 : random();
+      bytes.replace(at, std::min<std::size_t>(8, bytes.size() - at), reinterpret_cast<const char*>(&value), std::min<std::size_t>(8, bytes.size() - at));
+    }
+    std::ofstream(path, std::ios::binary) << bytes;
+    const auto p = patch::make_plan_of_file(path, patch::number_set::all());
+    ++(p.refused.empty() ? planned : refused);
+  }
+  CHECK(planned > 10);
+  CHECK(refused > 50);
 }
