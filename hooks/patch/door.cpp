@@ -11,6 +11,7 @@
 
 #include <gnu/libc-version.h>
 
+#include "base/sys.hpp"
 #include "loads.hpp"
 #include "self_test.hpp"
 
@@ -123,6 +124,10 @@ std::string open_door(const door_rule& rule) {
 #ifdef RINGLET_HAVE_VALGRIND
   if (RUNNING_ON_VALGRIND) return "Valgrind runs a translation of the code, which does not see it changed";
 #endif
+  // A thread that is begun by hand has no shadow stack of its own. A kernel that knows none refuses the question.
+  constexpr int ask_for_shadow_stacks = 0x5005 /* ARCH_SHSTK_STATUS */;
+  unsigned long features = 0;
+  if (sys::call(SYS_arch_prctl, ask_for_shadow_stacks, &features) == 0 && (features & 1)) return "shadow stacks are in use (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off turns them off)";
   d.rule = rule;
   d.plans.clear();
   const void* in_libc = reinterpret_cast<const void*>(&::gnu_get_libc_version);

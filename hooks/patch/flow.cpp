@@ -55,6 +55,7 @@ body flow::sweep(const function_range& f, const std::set<std::uint64_t>& boundar
     }
     b.has_vectors |= one.has_vectors;
     b.has_wide_vectors |= one.has_wide_vectors;
+    b.jumps_away |= one.branches() && one.what != kind::call && (one.target < f.begin || one.target >= f.end);
     b.instructions.push_back(one);
   }
   b.whole = at == f.end;
@@ -162,13 +163,29 @@ void flow::enter_from_data() {
   }
 }
 
+const body& flow::body_of(const function_range& f) {
+  if (const auto own = bodies_.find(f.begin); own != bodies_.end()) return own->second;
+  auto at = others_.find(f.begin);
+  if (at == others_.end()) at = others_.emplace(f.begin, decode(f)).first;
+  return at->second;
+}
+
+bool flow::has_wide_vectors(const body& b) {
+  if (b.has_wide_vectors) return true;
+  if (!b.jumps_away) return false;
+  for (const auto& i : b.instructions) {
+    if (!i.branches() || i.what == kind::call) continue;
+    // To the begin of another function: a tail call, where no vector register is alive but arguments.
+    const auto* other = image_.function_at(i.target);
+    if (other && other != b.range && other->begin != i.target && body_of(*other).has_wide_vectors) return true;
+  }
+  return false;
+}
+
 flow::answer flow::is_branch(std::uint64_t source, std::uint64_t target) {
   const auto* f = image_.function_at(source);
   if (!f) return answer::unknown;  // code that no table describes
-  const auto own = bodies_.find(f->begin);
-  auto at = own != bodies_.end() ? own : others_.find(f->begin);
-  if (at == others_.end()) at = others_.emplace(f->begin, decode(*f)).first;
-  const body& b = at->second;
+  const body& b = body_of(*f);
   if (!b.whole) return answer::unknown;
   auto i = std::lower_bound(b.instructions.begin(), b.instructions.end(), source, [](const instruction& one, std::uint64_t a) { return one.address < a; });
   // A prefix (bnd, a hint, notrack) may stand before what we took for the first byte.

@@ -26,6 +26,7 @@ struct body {
   std::vector<instruction> instructions;  // each begins where the one before ends
   bool whole = false;                     // they fill the range, and whatever enters it enters at one of them
   bool has_vectors = false, has_wide_vectors = false;
+  bool jumps_away = false;                // to another range, and not by a call
 };
 
 class flow {
@@ -39,6 +40,10 @@ class flow {
 
   const std::map<std::uint64_t, body>& bodies() const noexcept { return bodies_; }
   bool is_entered(std::uint64_t address);
+  // May a vector register be alive at its system calls? One that a function's cold part makes may be between two uses in
+  // the hot part, so a function that jumps out of itself counts as using some. Wide: what is known to use AVX.
+  bool has_vectors(const body& b) const noexcept { return b.has_vectors || b.jumps_away; }
+  bool has_wide_vectors(const body& b);
   // Nothing enters the bytes behind the first.
   bool is_straight(std::uint64_t begin, std::uint64_t end);
 
@@ -57,6 +62,7 @@ class flow {
   // Does an instruction begin here that branches there? Decodes the function around it.
   enum class answer : std::uint8_t { no, yes, unknown };
   answer is_branch(std::uint64_t source, std::uint64_t target);
+  const body& body_of(const function_range& f);
 
   const image& image_;
   decoder& decoder_;

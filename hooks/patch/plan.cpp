@@ -106,12 +106,12 @@ void find_sites(plan& p, const image& of, const number_set& wanted) {
     s.function_begin = f->begin;
     s.function = exported_name(of, f->begin);
     s.certain = b.whole;
-    s.has_vectors = b.has_vectors;
+    s.has_vectors = in.has_vectors(b);
     s.number = is_site ? number_at(in, b, std::size_t(at - b.instructions.begin())) : variable_number;
     // A signal's frame is the kernel's affair.
     s.wanted = (s.number == variable_number || wanted.has(s.number)) && s.number != SYS_rt_sigreturn;
     if (s.wanted && !b.whole) refuse(p, s, "its function is not understood: what enters it does not enter at instructions, or it can't be decoded to the end");
-    else if (s.wanted && b.has_wide_vectors) refuse(p, s, "its function uses AVX registers, which are not saved around the dispatcher");
+    else if (s.wanted && in.has_wide_vectors(b)) refuse(p, s, "its function uses AVX registers, which are not saved around the dispatcher");
     p.sites.push_back(std::move(s));
     where.emplace_back(&b, std::size_t(at - b.instructions.begin()));
   }

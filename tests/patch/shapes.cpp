@@ -279,6 +279,27 @@ function shape_keeps_vectors
     ret
 end_function shape_keeps_vectors
 
+    # A cold part: it makes the call between two uses of a vector register in the hot part, and uses none itself.
+function shape_cold_part
+    movl %edi, %eax
+    movl $77, %ecx
+    movd %ecx, %xmm3
+    jmp shape_cold
+    .globl shape_hot_again
+    .hidden shape_hot_again
+shape_hot_again:
+    movd %xmm3, %eax
+    ret
+end_function shape_cold_part
+    .globl shape_cold
+    .hidden shape_cold
+function shape_cold
+    addl $0, %eax
+    movl $0, %esi
+    syscall
+    jmp shape_hot_again
+end_function shape_cold
+
     # The two bytes inside of another instruction are no system call.
 function shape_no_system_call
     movl $0x050f, %eax

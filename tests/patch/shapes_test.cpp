@@ -29,6 +29,7 @@ long shape_stack_pointer(long);
 long shape_keeps_flags(long, long, long);
 long shape_keeps_registers(long);
 long shape_keeps_vectors(long);
+long shape_cold_part(long);
 long shape_no_system_call();
 long unpatchable_entered_everywhere(long, long);
 long unpatchable_neighbour();
@@ -97,8 +98,9 @@ void check_all(long raw) {
   CHECK(shape_stack_pointer(made_up) == raw);
   CHECK(shape_keeps_registers(made_up) == 0);
   CHECK(shape_keeps_vectors(made_up) == 0);
+  CHECK(shape_cold_part(made_up) == 77);
   CHECK(shape_no_system_call() == 0x050f);
-  CHECK(reached - before == 14);
+  CHECK(reached - before == 15);
 }
 
 }  // namespace
