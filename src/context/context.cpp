@@ -1,6 +1,9 @@
 #include "context/context.hpp"
 
+#include <sys/auxv.h>
+
 #include "base/assert.hpp"
+#include "base/sys.hpp"
 
 #if defined(__x86_64__)
 asm(R"(
@@ -35,6 +38,45 @@ void begin(boost::context::detail::transfer_t arrived) {
   RINGLET_ASSERT(false, "a context's entry returned");
 }
 }  // namespace
+
+#if defined(__x86_64__)
+namespace {
+constexpr unsigned long has_fsgsbase = 2;  // in AT_HWCAP2 (the kernel's HWCAP2_FSGSBASE): user code may write FS itself
+constexpr int arch_set_fs = 0x1002, arch_get_fs = 0x1003;
+bool writes_fs_itself = false;
+
+void set_fs_base(std::uintptr_t value) noexcept {
+  if (writes_fs_itself)
+    asm volatile("wrfsbase %0" : : "r"(value) : "memory");
+  else
+    sys::call(SYS_arch_prctl, arch_set_fs, value);
+}
+}  // namespace
+
+bool can_change_images(thread_globals& g) noexcept {
+  writes_fs_itself = ::getauxval(AT_HWCAP2) & has_fsgsbase;
+  return sys::call(SYS_arch_prctl, arch_get_fs, &g.own_fs_base) == 0;
+}
+
+// errno and the exception globals lie at the same distance from FS in every thread (static TLS: libc and libstdc++ are
+// there from the start), so the new ones are found by moving the pointers. Nothing thread-local may be named between
+// the change of FS and the jump.
+[[gnu::noinline]] void change_image(thread_globals& g, context& from, context& to) noexcept {
+  from.exceptions = *g.exceptions;
+  from.error_number = *g.error_number;
+  const std::uintptr_t old_base = from.image ? from.image->fs_base : g.own_fs_base;
+  const std::uintptr_t new_base = to.image ? to.image->fs_base : g.own_fs_base;
+  if (g.changes_to) g.changes_to(to.image);
+  g.exceptions = reinterpret_cast<exception_globals*>(reinterpret_cast<std::uintptr_t>(g.exceptions) - old_base + new_base);
+  g.error_number = reinterpret_cast<int*>(reinterpret_cast<std::uintptr_t>(g.error_number) - old_base + new_base);
+  *g.exceptions = to.exceptions;
+  *g.error_number = to.error_number;
+  if (old_base != new_base) set_fs_base(new_base);
+}
+#else
+bool can_change_images(thread_globals&) noexcept { return false; }
+void change_image(thread_globals&, context&, context&) noexcept { RINGLET_ASSERT(false, "thread images are for x86-64"); }
+#endif
 
 void make_context(context& made, void* low, void* top, void (*entry)(void* message)) {
   made = context{};

@@ -6,11 +6,16 @@
 // nowhere else; Boost's own saving in fiber/callcc is not used, because saving twice corrupts them. MXCSR and the x87 control
 // word are kept by fcontext.
 //
+// A context may stand for a whole thread of the program's (a thread fiber): then it has a thread image, which says where
+// libc's control block of that thread is, and a switch between two images moves the FS base with the stack. The saved
+// errno and exception globals then go to and come from that block. Contexts without an image share the OS thread's own.
+//
 // A context is used on one thread. Always true: the running context's saved fields mean nothing; a resting one's say
 // all that is needed to resume it.
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cxxabi.h>
 
 #include <boost/context/detail/fcontext.hpp>
@@ -24,6 +29,11 @@ struct exception_globals {  // __cxa_eh_globals as the Itanium C++ ABI lays it o
   unsigned int uncaught = 0;
 };
 
+// What a thread of the program's has for itself. Whoever makes one lets it live as long as its context does.
+struct thread_image {
+  std::uintptr_t fs_base = 0;  // its control block: libc's struct pthread, below it what is __thread
+};
+
 struct context {
   boost::context::detail::fcontext_t sp = nullptr;
   exception_globals exceptions;
@@ -33,13 +43,23 @@ struct context {
   void* fake_stack = nullptr;
   void* tsan_fiber = nullptr;
   bool is_thread_stack = false;
+  thread_image* image = nullptr;  // null: the OS thread's own
 };
 
-// Where this thread's errno and exception state are: asked once, the answer stays.
+// Where the errno and exception state of the image that runs are: asked once, the answer stays until another image runs.
 struct thread_globals {
   exception_globals* exceptions = reinterpret_cast<exception_globals*>(abi::__cxa_get_globals());
   int* error_number = &errno;
+  // Of the OS thread's own image; set before the first other one is run (can_change_images).
+  std::uintptr_t own_fs_base = 0;
+  // Told of each change of images, before the FS base moves: null for the OS thread's own.
+  void (*changes_to)(thread_image* next) = nullptr;
 };
+
+// Readies a thread for contexts with images. False where the processor has no FS base to move.
+bool can_change_images(thread_globals&) noexcept;
+// The slow way of a switch: saves, moves the FS base, restores.
+void change_image(thread_globals&, context& from, context& to) noexcept;
 
 // What the two sides of a switch are to each other. strangers: each was called from a place of its own. alike: all come and
 // go by the same function (the hub's).
@@ -82,11 +102,15 @@ inline void* land(boost::context::detail::transfer_t arrived) {
 
 // Runs `to`; returns, when somebody switches back to `from`, the message they sent. With final_departure nobody will.
 template <sides relation = sides::strangers>
-inline void* switch_context(const thread_globals& thread, context& from, context& to, void* message, bool final_departure = false) {
-  from.exceptions = *thread.exceptions;
-  from.error_number = *thread.error_number;
-  *thread.exceptions = to.exceptions;
-  *thread.error_number = to.error_number;
+inline void* switch_context(thread_globals& thread, context& from, context& to, void* message, bool final_departure = false) {
+  if (__builtin_expect(from.image != to.image, 0)) {
+    change_image(thread, from, to);
+  } else {
+    from.exceptions = *thread.exceptions;
+    from.error_number = *thread.error_number;
+    *thread.exceptions = to.exceptions;
+    *thread.error_number = to.error_number;
+  }
   detail::transfer t{&from, &to, message};
   sanitizer::leaving(final_departure ? nullptr : &from.fake_stack, to.stack_bottom, to.stack_size);
   sanitizer::switch_fiber(to.tsan_fiber);
@@ -96,7 +120,8 @@ inline void* switch_context(const thread_globals& thread, context& from, context
     return detail::land(boost::context::detail::jump_fcontext(to.sp, &t));
 }
 inline void* switch_context(context& from, context& to, void* message, bool final_departure = false) {
-  return switch_context(thread_globals{}, from, to, message, final_departure);
+  thread_globals here;
+  return switch_context(here, from, to, message, final_departure);
 }
 
 // Prepares a context whose first switch calls entry(message) on the stack [low, top); entry must not return.

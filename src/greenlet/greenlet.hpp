@@ -70,6 +70,9 @@ struct thread_state {
 
   static thread_state& here();  // made on first use
   static thread_state* here_or_null() noexcept;
+  // For a control block that is to run on this thread, too (context::thread_image): there, here() is this thread's. The
+  // variable lies in static TLS, at the same distance from every FS base.
+  static void show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) noexcept;
   // Ends what others have dropped and what the last switch has left behind.
   bool untidy() const noexcept { return left_behind || dropped.load(std::memory_order_relaxed); }
   void tidy() {

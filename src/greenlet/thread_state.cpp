@@ -35,6 +35,10 @@ thread_local at_thread_end sentinel;
 
 thread_state* thread_state::here_or_null() noexcept { return state; }
 
+void thread_state::show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) noexcept {
+  *reinterpret_cast<thread_state**>(reinterpret_cast<std::uintptr_t>(&state) - fs_base_now + fs_base) = state;
+}
+
 thread_state& thread_state::here() {
   if (__builtin_expect(state != nullptr, 1)) return *state;
   auto* made = new thread_state;

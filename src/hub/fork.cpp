@@ -23,18 +23,27 @@ namespace ringlet::detail {
 constinit std::atomic<std::uint32_t> fork_tag{1};  // 0 is a free lock
 
 namespace {
+int known_process = 0;
+
 void in_child() {
   unlock_handles();
-  fork_generation.fetch_add(1, std::memory_order_relaxed);
-  fork_tag.fetch_add(1, std::memory_order_relaxed);
-  loop::offload_forget_after_fork();
-  if (hub_state* h = hub_state::here_or_null()) h->after_fork_in_child();
+  go_on_in_child();
 }
 }  // namespace
 
 void register_fork_handler() {
+  known_process = ::getpid();
   static const int once = ::pthread_atfork(&lock_handles, &unlock_handles, &in_child);
   (void)once;
+}
+
+void go_on_in_child() {
+  if (known_process == ::getpid()) return;
+  known_process = ::getpid();
+  fork_generation.fetch_add(1, std::memory_order_relaxed);
+  fork_tag.fetch_add(1, std::memory_order_relaxed);
+  loop::offload_forget_after_fork();
+  if (hub_state* h = hub_state::here_or_null()) h->after_fork_in_child();
 }
 
 void hub_state::after_fork_in_child() {

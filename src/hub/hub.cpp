@@ -53,6 +53,11 @@ void describe_stack_owner(const void* owner, char* text, std::size_t size) {
 
 hub_state* hub_state::here_or_null() noexcept { return hub_of_thread; }
 
+void hub_state::show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) noexcept {
+  *reinterpret_cast<hub_state**>(reinterpret_cast<std::uintptr_t>(&hub_of_thread) - fs_base_now + fs_base) = hub_of_thread;
+  thread_state::show_to(fs_base, fs_base_now);
+}
+
 hub_state& hub_state::here() {
   if (__builtin_expect(hub_of_thread != nullptr, 1)) return *hub_of_thread;
   return make_here(loop::make_engine());
@@ -233,7 +238,10 @@ inline void hub_state::run_as(fiber_state* f) noexcept {
 
 // After every switch by the hub: lets go of a fiber that ended just before.
 inline void hub_state::landed() {
-  if (fiber_state* done = std::exchange(just_finished, nullptr)) greenlet_release(done);
+  fiber_state* done = std::exchange(just_finished, nullptr);
+  if (__builtin_expect(!done, 1)) return;
+  if (done->left_stack) done->left_stack(*done);
+  greenlet_release(done);
 }
 
 // --- the turn --------------------------------------------------------------------------------------------------------
@@ -338,13 +346,7 @@ struct fiber_entry {
       }
       if (hub.fiber_count == 0) std::exit(hub.exit_status);
     }
-    // Leaves for good: the reference that the hub held goes when the next one has landed.
-    hub.just_finished = &self;
-    fiber_state* next = hub.take_next();
-    hub.run_as(next);
-    ++hub.switches;
-    switch_greenlet(hub.thread, next ? *next->resume_at : *hub.own, nullptr);
-    RINGLET_ASSERT(false, "a finished fiber was resumed");
+    hub.switch_to_next_for_good();
   }
   static void destroy(greenlet_state& g) noexcept {
     auto& self = static_cast<fiber_state&>(g);
@@ -366,6 +368,41 @@ fiber_state* hub_state::create(const spawn_options& how, std::size_t body_size, 
   f->id = f->number = next_id++;
   if (!how.name.empty()) f->given_name = how.name;
   return f;
+}
+
+// The reference that the hub held goes when the next one has landed.
+void hub_state::switch_to_next_for_good() {
+  just_finished = running;
+  fiber_state* next = take_next();
+  run_as(next);
+  ++switches;
+  switch_greenlet(thread, next ? *next->resume_at : *own, nullptr);
+  RINGLET_ASSERT(false, "a finished fiber was resumed");
+  __builtin_unreachable();
+}
+
+void hub_state::arrive_first() noexcept {
+  running->in_hub = false;
+  landed();
+}
+
+void hub_state::leave_for_good() {
+  RINGLET_ASSERT(running && running != &main_fiber, "the main fiber's stack is not left for good");
+  running->phase = greenlet_phase::dead;
+  conclude(*running);
+  switch_to_next_for_good();
+}
+
+void hub_state::admit(fiber_state& f) {
+  f.is_fiber = true;
+  f.hub = this;
+  f.thread = &thread;
+  f.resume_at = &f;
+  f.id = f.number = next_id++;
+  thread.references.fetch_add(1, std::memory_order_relaxed);
+  fibers.push_back(f);
+  ++fiber_count;
+  schedule(f);
 }
 
 void hub_state::schedule(fiber_state& f) {

@@ -89,6 +89,8 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   listener_list listeners;  // told when it has finished
   std::vector<link_entry>* links = nullptr;
   delayed_start start_timer;
+  // Called once its stack has been left for good, on the next one's: what may take the stack must not be told before.
+  void (*left_stack)(fiber_state&) = nullptr;
   std::uint64_t id = 0;
   std::string given_name;
   std::unique_ptr<fiber_extras> extras;
@@ -128,6 +130,8 @@ struct RINGLET_SHOWN hub_state {
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   std::uint64_t switches_at_silence = ~std::uint64_t(0);  // nothing has run since the hub last slept in vain
   bool deadlock_reported = false;
+  bool never_in_deadlock = false;  // threads are fibers: a program that waits for ever may wait for a signal or a process
+  void (*hands_out_signals)(hub_state&) = nullptr;  // instead of telling the main fiber: threads are fibers, each has a mask
   bool main_gone = false;  // in a child that another fiber than the main one has forked
   bool forked = false;     // true while a forked child lets go of what its parent had
   int exit_status = 0;     // of such a child: 1 if the fiber that forked has failed
@@ -143,6 +147,8 @@ struct RINGLET_SHOWN hub_state {
   ~hub_state();
   static hub_state& here();  // made on first use; throws std::runtime_error if no engine can be made
   static hub_state* here_or_null() noexcept;
+  // For a control block that is to run on this thread, too (context::thread_image): there, here() is this thread's.
+  static void show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) noexcept;
   // For tests: gives this thread, which has none, a hub on this engine.
   static hub_state& make_here(loop::engine_choice);
   // On a fiber, not on the hub's own stack: parking is possible.
@@ -162,7 +168,7 @@ struct RINGLET_SHOWN hub_state {
   }
   // For a call of the running fiber that begins to wait now: its waits end when a handler runs from here on.
   signal_watch watch_signals(signal_effect effect) const noexcept {
-    return {running == &main_fiber ? effect : signal_effect::none, signals_handled.load(std::memory_order_relaxed),
+    return {running == &main_fiber || hands_out_signals ? effect : signal_effect::none, signals_handled.load(std::memory_order_relaxed),
             signals_not_restarting.load(std::memory_order_relaxed)};
   }
   // Throws it and so settles it.
@@ -170,7 +176,17 @@ struct RINGLET_SHOWN hub_state {
   void doom(fiber_state&, std::exception_ptr reason);  // throws it there, at once or when its shields are down
   void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
 
+  // A signal handler is to run on this fiber: ends its wait if a thread's would end. What ending means to the wait
+  // (whether SA_RESTART would restart the call), or none if it goes on or does not wait.
+  signal_effect end_wait_by_signal(fiber_state&);
+
   fiber_state* create(const spawn_options&, std::size_t body_size, std::size_t body_alignment);
+  // Takes on a fiber that was made elsewhere, on a stack that is not ours; it is scheduled. Needed are run and destroy.
+  void admit(fiber_state&);
+  // The first thing that such a fiber's first frame does.
+  void arrive_first() noexcept;
+  // The running fiber has finished (its listeners are told): leaves its stack, and never comes back.
+  [[noreturn]] void leave_for_good();
   void schedule(fiber_state&);
   void finish_unstarted(fiber_state&, std::exception_ptr reason);
   void send(message&);  // any thread: delivered in this hub's next turn
@@ -188,6 +204,7 @@ struct RINGLET_SHOWN hub_state {
   fiber_state* take_next();
   void landed();
   void run_turns();
+  [[noreturn]] void switch_to_next_for_good();
   void unwind_dropped() noexcept;
   void wait_for_anything();
   void look_for_deadlock();

@@ -72,6 +72,7 @@ bool hub_state::met_signal(const signal_watch& w) const noexcept {
 void hub_state::tell_of_signal() {
   signals_told = signals_handled.load(std::memory_order_relaxed);
   const bool sleep_ended = std::exchange(engine->signal_seen, false);
+  if (hands_out_signals) return hands_out_signals(*this);
   waiter* w = main_fiber.waiting;
   if (!w || w->reason != wake_reason::none || w->signals.effect == signal_effect::none) return;
   bool ends = met_signal(w->signals);
@@ -82,6 +83,15 @@ void hub_state::tell_of_signal() {
   if (!ends) return;
   w->signalled = true;
   if (!w->withdraw || w->withdraw(*w)) wake(*w, wake_reason::interrupted);
+}
+
+signal_effect hub_state::end_wait_by_signal(fiber_state& f) {
+  waiter* w = f.waiting;
+  if (!w || f.step != fiber_phase::parked || w->reason != wake_reason::none || w->signals.effect == signal_effect::none) return signal_effect::none;
+  const signal_effect effect = w->signals.effect;
+  w->signalled = true;
+  if (!w->withdraw || w->withdraw(*w)) wake(*w, wake_reason::interrupted);
+  return effect;
 }
 
 }  // namespace ringlet::detail

@@ -68,6 +68,8 @@ class engine {
  public:
   // A wait() was ended by a signal handler; set by the engine, cleared by who looks.
   bool signal_seen = false;
+  // The signals to be blocked while it sleeps, instead of the thread's; null: the thread's. Looked at anew each time.
+  const std::uint64_t* sleep_mask = nullptr;
 
   virtual ~engine() = default;
   virtual std::string_view name() const = 0;      // "uring", "epoll", "simulated"

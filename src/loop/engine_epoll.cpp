@@ -211,7 +211,7 @@ void epoll_engine::wait(clock::time_point until) {
   sleep = sleep && box_->alarm.try_sleep();
   if (!sleep) left = {0, 0};  // a wake has come in between: whoever sends the next one believes us awake
   if (sleep || set_.watched() > 0) {
-    const int got = set_.wait(events_, int(std::size(events_)), sleep && !has_end ? nullptr : &left);
+    const int got = set_.wait(events_, int(std::size(events_)), sleep && !has_end ? nullptr : &left, sleep ? sleep_mask : nullptr);
     RINGLET_ASSERT(got >= 0 || got == -EINTR, "epoll_pwait failed: somebody closed the epoll fd");
     if (got == -EINTR) signal_seen = true;
     next_event_ = 0;

@@ -80,7 +80,7 @@ class uring_engine final : public engine {
 
  private:
   void enter(bool sleep, const __kernel_timespec* longest = nullptr) {
-    if (!ring_.enter(sleep, longest)) signal_seen = true;
+    if (!ring_.enter(sleep, longest, sleep_mask)) signal_seen = true;
   }
   bool multishot_poll_works(refusal&);
   void arm_wakeup();

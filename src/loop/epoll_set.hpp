@@ -54,10 +54,11 @@ class epoll_set {
     --watched_;
   }
 
-  // Up to `most` events; waits as long as said (null: for ever). -EINTR for a signal.
-  int wait(epoll_event* events, int most, const timespec* timeout) noexcept {
+  // Up to `most` events; waits as long as said (null: for ever), with these signals blocked (null: the thread's). -EINTR for
+  // a signal.
+  int wait(epoll_event* events, int most, const timespec* timeout, const std::uint64_t* mask = nullptr) noexcept {
     if (has_pwait2_) {
-      const int result = int(sys::call(SYS_epoll_pwait2, fd_, events, most, timeout, nullptr, 8));
+      const int result = int(sys::call(SYS_epoll_pwait2, fd_, events, most, timeout, mask, 8));
       // Linux 5.11; seccomp profiles older than the call answer EPERM.
       if (result != -ENOSYS && result != -EPERM) return result;
       has_pwait2_ = false;
@@ -68,7 +69,7 @@ class epoll_set {
                          ? INT_MAX
                          : timeout->tv_sec * 1000 + (timeout->tv_nsec + 999'999) / 1'000'000;
     }
-    return int(sys::call(SYS_epoll_pwait, fd_, events, most, milliseconds, nullptr, 8));
+    return int(sys::call(SYS_epoll_pwait, fd_, events, most, milliseconds, mask, 8));
   }
 
   // poll(2)'s bits have epoll's values.

@@ -61,15 +61,15 @@ class ring {
   io_uring_sqe* next_sqe();
 
   // Submits what is queued and lets the kernel do what it has put off; sleeps until an event comes, if told to, but not
-  // longer than said (null: for ever). False if a signal ended it.
-  bool enter(bool sleep, const __kernel_timespec* longest = nullptr) {
-    const int result = try_enter(sleep, longest);
+  // longer than said (null: for ever), with these signals blocked (null: the thread's). False if a signal ended it.
+  bool enter(bool sleep, const __kernel_timespec* longest = nullptr, const std::uint64_t* mask = nullptr) {
+    const int result = try_enter(sleep, longest, mask);
     deal_with(result);
     return result != -EINTR;
   }
   // The same, and gives the kernel's answer instead of dealing with it.
-  int try_enter(bool sleep, const __kernel_timespec* longest) {
-    return enter_kernel(unsubmitted(), sleep ? 1 : 0, IORING_ENTER_GETEVENTS, sleep ? longest : nullptr);
+  int try_enter(bool sleep, const __kernel_timespec* longest, const std::uint64_t* mask = nullptr) {
+    return enter_kernel(unsubmitted(), sleep ? 1 : 0, IORING_ENTER_GETEVENTS, sleep ? longest : nullptr, sleep ? mask : nullptr);
   }
 
   bool has_queued() { return unsubmitted() > 0; }
@@ -92,7 +92,8 @@ class ring {
   int make(unsigned entries);
   unsigned flags() const { return IO_URING_READ_ONCE(*ring_.sq.kflags); }
   unsigned unsubmitted();
-  int enter_kernel(unsigned to_submit, unsigned min_complete, unsigned flags, const __kernel_timespec* longest);
+  int enter_kernel(unsigned to_submit, unsigned min_complete, unsigned flags, const __kernel_timespec* longest,
+                   const std::uint64_t* mask = nullptr);
   void deal_with(int result);
   bool submit_all();
   bool take(event&);
@@ -188,8 +189,10 @@ inline std::string ring::describe() const {
 // ---- entering
 
 inline int ring::enter_kernel(unsigned to_submit, unsigned min_complete, unsigned flags,
-                              const __kernel_timespec* longest) {
+                              const __kernel_timespec* longest, const std::uint64_t* mask) {
   io_uring_getevents_arg arg{};
+  arg.sigmask = reinterpret_cast<std::uint64_t>(mask);
+  arg.sigmask_sz = sizeof *mask;
   arg.ts = reinterpret_cast<std::uint64_t>(longest);
   return int(sys::call(SYS_io_uring_enter, ring_.enter_ring_fd, to_submit, min_complete,
                        flags | enter_flags_ | IORING_ENTER_EXT_ARG, &arg, sizeof arg));
