@@ -17,6 +17,7 @@ RINGLET_SHOWN void adopt_thread() noexcept;
 // Between vfork and exec the child runs on the parent's memory: it must not touch the parent's hub.
 RINGLET_SHOWN void entered_vfork_child() noexcept;
 RINGLET_SHOWN void left_vfork_child() noexcept;
+RINGLET_SHOWN bool is_vfork_child() noexcept;
 
 // The kernel has just returned this fd number: what was known about the number belongs to a file that is gone.
 RINGLET_SHOWN void fd_opened(int fd) noexcept;

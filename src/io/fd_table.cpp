@@ -290,6 +290,7 @@ bool may_suspend() noexcept {
 void adopt_thread() noexcept { adopted = true; }
 void entered_vfork_child() noexcept { in_vfork_child = true; }
 void left_vfork_child() noexcept { in_vfork_child = false; }
+bool is_vfork_child() noexcept { return in_vfork_child; }
 
 void observe_descriptors(bool reported) noexcept {
   // What was remembered before a time in which nobody reported must not seem true after it.

@@ -87,6 +87,12 @@ class fd_table {
   static fd_table& of(hub_state&);
   static fd_table* of_or_null(hub_state& h) { return static_cast<fd_table*>(h.fd_watches); }
 
+  // What this thread's hub knows of the number, or null; allocates nothing.
+  static fd_watch* find_here(int fd) noexcept {
+    hub_state* h = hub_state::here_or_null();
+    fd_table* t = h ? of_or_null(*h) : nullptr;
+    return t ? t->find(fd) : nullptr;
+  }
   fd_watch* find(int fd) noexcept {
     const auto page = std::size_t(unsigned(fd)) / page_size;
     return fd >= 0 && page < pages_.size() && pages_[page] ? &pages_[page]->entries[unsigned(fd) % page_size] : nullptr;

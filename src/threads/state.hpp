@@ -1,0 +1,49 @@
+#pragma once
+// What the files of this folder share: the one hub of the mode, its threads by id, and the mask under which it sleeps.
+
+#include "threads/threads.hpp"
+
+namespace ringlet::threads {
+
+struct thread_fiber : detail::fiber_state {
+  thread_block block;
+  void (*enter)(void* frame) = nullptr;
+  thread_fiber* next_free = nullptr;
+  alignas(16) std::byte frame[frame_room];
+};
+
+struct mode {
+  detail::hub_state* hub = nullptr;
+  thread_block main;
+  context::thread_image own;       // of the hub's own stack: main's control block, and whatever mask is set
+  int process = 0, os_id = 0;
+  int next_id = first_id;
+  std::size_t living = 0;
+  std::uint64_t made = 0;
+  signal_set os_mask = 0;          // what we believe the OS thread's mask to be
+  stack_t os_alternate{};
+  signal_set sleep_mask = 0;       // what all threads block: for the hub's sleep
+  bool sleep_mask_is_old = true;
+  unsigned blocked_by[64] = {};    // threads that block it
+};
+extern constinit mode the_mode;
+
+inline thread_block* block_of(context::thread_image* image) noexcept {
+  return image && image != &the_mode.own ? static_cast<thread_block*>(image) : &the_mode.main;
+}
+
+// signals.cpp's part of a thread's life.
+void count_in(thread_block&) noexcept;
+void count_out(thread_block&) noexcept;
+void change_mask(thread_block&, signal_set) noexcept;
+void begin_signals() noexcept;
+void forget_signals_after_fork() noexcept;
+void hand_out_signals(detail::hub_state&) noexcept;
+// Makes the OS thread's mask and alternate stack those of the thread that is about to run.
+void take_on(context::thread_image* next);
+
+// futex.cpp's.
+std::size_t wake_word(const std::uint32_t* word, std::size_t count, std::uint32_t bits, bool by_message = false) noexcept;
+void forget_futexes_after_fork() noexcept;
+
+}  // namespace ringlet::threads
