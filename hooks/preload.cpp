@@ -20,6 +20,7 @@
 #include "io/doors.hpp"
 #ifdef RINGLET_HAVE_PATCH
 #include "patch/door.hpp"
+#include "threads_mode.hpp"
 #endif
 
 namespace {
@@ -38,10 +39,29 @@ bool open_syscall_door() {
   return false;
 }
 
+// True if threads are to be fibers from the first one on; the symbol door then stays closed.
+bool threads_are_to_be_fibers() {
+  const char* threads = secure_getenv("RINGLET_THREADS");
+  if (!threads || !*threads || std::strcmp(threads, "native") == 0) return false;
+  if (std::strcmp(threads, "fibers") != 0) {
+    std::fprintf(stderr, "ringlet: RINGLET_THREADS=%s is not understood (fibers or native); threads stay as they are\n", threads);
+    return false;
+  }
+#ifdef RINGLET_HAVE_PATCH
+  const char* report = secure_getenv("RINGLET_REPORT");
+  ringlet::hooks::want_threads_as_fibers(report && *report && std::strcmp(report, "0") != 0);
+  return true;
+#else
+  std::fputs("ringlet: threads stay as they are, the symbol door is used: this was built without an instruction decoder (Capstone)\n", stderr);
+  return false;
+#endif
+}
+
 [[gnu::constructor]] void switch_on() {
   // A program with more rights than its caller must not be steered by its caller's environment.
   const char* off = secure_getenv("RINGLET_DISABLE");
   if (off && *off && std::strcmp(off, "0") != 0) return;
+  if (threads_are_to_be_fibers()) return;
   if (open_syscall_door()) return;
   const char* leave_out = secure_getenv("RINGLET_LEAVE_OUT");
   try {

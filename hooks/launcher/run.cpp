@@ -25,12 +25,14 @@ const char help[] =
     "  --engine uring|epoll|auto  how to wait in the kernel       sets RINGLET_ENGINE\n"
     "  --leave-out LIST           groups and calls not to hook    sets RINGLET_LEAVE_OUT  (`ringlet calls` lists them)\n"
     "  --stack-size SIZE          of new fibers: bytes, or 64K, 1M  sets RINGLET_STACK_SIZE\n"
+    "  --threads fibers|native    fibers: every thread is a fiber of one hub (docs/threads.md)  sets RINGLET_THREADS\n"
+    "  --report                   tells on stderr, at exit, what threads as fibers did  sets RINGLET_REPORT\n"
     "  --help\n"
     "\n"
     "Exit status: PROGRAM's; 125 if ringlet itself fails, 126 if PROGRAM cannot be executed or hooked, 127 if it is not\n"
     "found. `ringlet info` tells which engine would be used, `ringlet info PROGRAM` which of its calls are hooked.\n";
 
-const std::vector<std::string> known_options = {"--engine", "--leave-out", "--stack-size", "--help"};
+const std::vector<std::string> known_options = {"--engine", "--leave-out", "--stack-size", "--threads", "--report", "--help"};
 
 void set_variable(const char* name, const std::string& value) {
   if (::setenv(name, value.c_str(), 1) != 0) throw std::runtime_error(std::string("cannot set ") + name + ": " + std::strerror(errno));
@@ -44,6 +46,12 @@ void set_engine(const std::string& name) {
   if (name == "uring" && !loop::make_uring_engine(&why_not))
     throw std::runtime_error("--engine uring: " + why_not + ". Leave the option out to fall back to epoll.");
   set_variable("RINGLET_ENGINE", name);
+}
+
+void set_threads(const std::string& how) {
+  if (how != "fibers" && how != "native")
+    throw std::runtime_error("--threads " + how + ": threads are fibers or native" + did_you_mean(how, {"fibers", "native"}));
+  set_variable("RINGLET_THREADS", how);
 }
 
 void set_stack_size(const std::string& text) {
@@ -98,6 +106,10 @@ int verb_run(std::span<char* const> arguments) {
     const auto equals = argument.find('=');
     const std::string name(argument.substr(0, equals));
     if (name == "--help" || name == "-h") return std::fputs(help, stdout), 0;
+    if (name == "--report" && equals == argument.npos) {
+      set_variable("RINGLET_REPORT", "1");
+      continue;
+    }
     if (std::find(known_options.begin(), known_options.end(), name) == known_options.end())
       return error("run: there is no option '" + name + "'" + did_you_mean(name, known_options) + "; `ringlet run --help` lists them");
     std::string value;
@@ -107,6 +119,8 @@ int verb_run(std::span<char* const> arguments) {
     if (name == "--engine") set_engine(value);
     if (name == "--leave-out") set_variable("RINGLET_LEAVE_OUT", value);
     if (name == "--stack-size") set_stack_size(value);
+    if (name == "--threads") set_threads(value);
+    if (name == "--report") return error("run: --report takes no value");
   }
   if (at >= arguments.size()) return error("run: which program? usage: ringlet run [options] [--] PROGRAM [ARGUMENT]...");
 
