@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Plain threaded programs print the same under `ringlet run --threads=fibers` as bare, with the same exit status and
+nothing on stderr, and the kernel sees no thread of theirs. The cases are in battery.cpp."""
+
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import checks
+from checks import expect, expect_equal, run
+
+BATTERY = os.path.join(checks.build, "tests", "battery")
+ENGINES = [os.environ["RINGLET_ENGINE"]] if os.environ.get("RINGLET_ENGINE") else ["uring", "epoll"]
+
+# What the threads mode can't do, with the reason: such a case must fail, so that a surprise success is noticed.
+known_failures = {}
+
+
+def fibers(command, engine, **more):
+    return run([checks.ringlet, "run", "--threads=fibers", "--engine", engine, *more.pop("options", []), "--", *command],
+               seconds=60, **more)
+
+
+def same_as_bare(case, engine):
+    bare = run([BATTERY, case], seconds=60)
+    ours = fibers([BATTERY, case], engine)
+    got = (ours.status, ours.out.decode(), ours.err.decode())
+    wanted = (bare.status, bare.out.decode(), bare.err.decode())
+    if (case, engine) in known_failures:
+        expect(got != wanted, "it works now: take it from known_failures")
+        return
+    expect_equal(got, wanted, case)
+    expect("not so" not in wanted[1], f"fails bare, too: {wanted[1]}")
+
+
+if os.path.exists(BATTERY):
+    cases = subprocess.run([BATTERY], capture_output=True, text=True, check=True).stdout.split()
+    for engine in ENGINES:
+        for case in cases:
+            checks.add_check(f"threads: {case.replace('_', ' ')}: as bare, on {engine}",
+                             lambda case=case, engine=engine: same_as_bare(case, engine))
+
+
+@checks.check("threads: the battery is whole")
+def _():
+    expect(os.path.exists(BATTERY), "tests/battery is not built")
+    expect(len(cases) >= 40, f"only {len(cases)} cases")
+
+
+PYTHON = """
+import concurrent.futures, http.server, os, queue, subprocess, threading, urllib.request
+class answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (self.path * 10).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *a): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), answers)
+server.socket.listen(1000)
+serving = threading.Thread(target=server.serve_forever); serving.start()
+def get(i): return urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/{i}").read().decode()
+together = threading.Barrier(200)
+def client(i):
+    together.wait()
+    return get(i)
+with concurrent.futures.ThreadPoolExecutor(200) as pool:
+    right = list(pool.map(client, range(200))) == [f"/{i}" * 10 for i in range(200)]
+    kernel_threads = len(os.listdir("/proc/self/task"))
+server.shutdown(); serving.join()
+items = queue.Queue(3); got = []
+def consume():
+    while (item := items.get()) is not None: got.append(item)
+consumer = threading.Thread(target=consume); consumer.start()
+for i in range(1000): items.put(i)
+items.put(None); consumer.join()
+said = []
+t = threading.Thread(target=lambda: said.append(subprocess.check_output("echo child; exit 0", shell=True))); t.start(); t.join()
+print(right, got == list(range(1000)), said, kernel_threads <= int(os.environ["MOST_KERNEL_THREADS"]))
+"""
+
+
+def python_threads(engine):
+    # uring: the hub's alone. epoll: and the helpers that do what has no readiness.
+    got = fibers(["/usr/bin/python3", "-c", PYTHON], engine, env={"MOST_KERNEL_THREADS": "3"})
+    expect_equal((got.status, got.out.decode(), got.err.decode()), (0, "True True [b'child\\n'] True\n", ""), "python3")
+
+
+for engine in ENGINES:
+    checks.add_check(f"threads: python3's http server, pool of 200 and queue, on at most 3 kernel threads, on {engine}",
+                     lambda engine=engine: (checks.needs("/usr/bin/python3"), python_threads(engine)))
+
+
+@checks.check("threads: a bare setresuid of one thread stops the program, in words")
+def _():
+    code = ("import ctypes, threading, time\n"
+            "c = ctypes.CDLL(None)\n"
+            "t = threading.Thread(target=lambda: c.syscall(117, -1, -1, -1)); t.start(); t.join()\nprint('went on')")
+    got = fibers(["/usr/bin/python3", "-c", code], ENGINES[0])
+    expect_equal((got.status, got.out), (125, b""), "status and output")
+    expect(b"setresuid" in got.err and b"--threads=native" in got.err, f"it said {got.err}")
+
+
+@checks.check("threads: --report tells how many threads were fibers")
+def _():
+    got = fibers([BATTERY, "mutex_and_condition"], ENGINES[0], options=["--report"])
+    expect_equal((got.status, got.out), (0, b"turn 2000\n"), "status and output")
+    expect(b"threads made fibers: 10;" in got.err, f"it said {got.err}")
+
+
+@checks.check("threads: a program with one thread is left as it is")
+def _():
+    got = fibers(["/bin/sh", "-c", "grep -c syscall-entry /proc/$$/maps; exit 4"], ENGINES[0])
+    expect_equal((got.status, got.err), (4, b""), "status and stderr")
+
+
+checks.main()
