@@ -16,7 +16,7 @@
 #include "base/sys.hpp"
 #include "hub/fork.hpp"
 #include "io/doors.hpp"
-#include "loop/offload.hpp"
+#include "loop/native_thread.hpp"
 #include "threads/state.hpp"
 
 namespace ringlet::threads {
@@ -158,7 +158,7 @@ bool begun() noexcept { return the_mode.hub != nullptr; }
 std::size_t living() noexcept { return the_mode.living; }
 std::uint64_t made() noexcept { return the_mode.made; }
 int os_id() noexcept { return the_mode.os_id; }
-bool runtime_makes_thread() noexcept { return loop::offload_is_making_thread(); }
+bool runtime_makes_thread() noexcept { return loop::is_making_native_thread(); }
 bool alone() noexcept { return the_mode.living <= 1; }
 
 thread_block& current() noexcept { return *block_of(the_mode.hub->thread.current->where.image); }
