@@ -186,6 +186,7 @@ run_plan() {
   part_engines
   say "Programs"
   scripts programs 900
+  scripts threads 600
   # A name asks about one thing, and wants its answer soon.
   if [[ -z $filter ]] || $all; then
     part_asan
