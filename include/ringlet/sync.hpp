@@ -31,12 +31,13 @@ class RINGLET_EXPORT wait_lock {
   wait_lock(const wait_lock&) = delete;
   wait_lock& operator=(const wait_lock&) = delete;
   void lock() noexcept {
-    if (word_.exchange(fork_tag.load(std::memory_order_relaxed), std::memory_order_acquire) != 0) lock_slowly();
+    const std::uint32_t found = word_.exchange(fork_tag.load(std::memory_order_relaxed), std::memory_order_acquire);
+    if (found != 0) lock_slowly(found);
   }
   void unlock() noexcept { word_.store(0, std::memory_order_release); }
 
  private:
-  void lock_slowly() noexcept;
+  void lock_slowly(std::uint32_t found) noexcept;
   std::atomic<std::uint32_t> word_{0};
 };
 

@@ -62,12 +62,14 @@ struct list_links {
   }
 };
 
-// Who finds it held spins, and gives the processor away if the holder lost it.
-void wait_lock::lock_slowly() noexcept {
+// Who finds it held spins, and gives the processor away if the holder lost it. Anything but 0 and ours was left by the parent:
+// whoever finds that, and only one can, has written ours over it and so has the lock.
+void wait_lock::lock_slowly(std::uint32_t found) noexcept {
   const std::uint32_t mine = this_process();
-  // Anything but 0 and ours was left by the parent. We have overwritten it, and only one of us has seen it.
-  for (int spins = 0; word_.exchange(mine, std::memory_order_acquire) == mine; ++spins)
+  for (int spins = 0; found == mine; ++spins) {
     if (spins > 200) sys::call(SYS_sched_yield);
+    found = word_.exchange(mine, std::memory_order_acquire);
+  }
 }
 
 void wait_list::check_nobody_waits() noexcept {

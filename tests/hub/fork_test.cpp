@@ -267,6 +267,87 @@ TEST_CASE("fork: a child of a child") {
   CHECK(works() == 0);
 }
 
+TEST_CASE("fork: a lock that another thread holds at that moment, and a list it is at work on, are free in the child") {
+  NOT_UNDER_TSAN;
+  detail::wait_queue held;
+  queue<int> waited_for;
+  event over;
+  std::atomic<bool> locked{false}, go_on{false}, waits{false};
+  std::thread holder([&] {
+    held.lock();
+    locked = true;
+    while (!go_on) std::this_thread::yield();
+    held.unlock();
+  });
+  std::thread waiter([&] {
+    auto getter = spawn([&] {
+      waits = true;
+      return *waited_for.get();
+    });
+    CHECK(getter.get() == 4);
+  });
+  while (!locked || !waits) std::this_thread::yield();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);
+    held.lock();
+    held.unlock();
+    held.lock();
+    if (held.wake_one()) ::_exit(21);
+    const bool woken = held.wait(1ms, "test", nullptr);
+    if (woken) ::_exit(22);
+    // The getter is the parent's: what is put stays, and is got here.
+    if (!waited_for.put(3) || waited_for.size() != 1 || waited_for.get() != 3) ::_exit(23);
+    ::_exit(works());
+  }
+  CHECK(status_of(child) == 0);
+  go_on = true;
+  waited_for.put(4);
+  holder.join();
+  waiter.join();
+}
+
+TEST_CASE("fork: while other threads use the same lock, event, semaphore and queue, the child can use them, too") {
+  NOT_UNDER_TSAN;
+  std::atomic<bool> stop{false};
+  detail::wait_queue lock;
+  event e;
+  semaphore s(0);
+  std::vector<std::thread> others;
+  for (int i = 0; i < 2; ++i)
+    others.emplace_back([&] {
+      while (!stop) {
+        std::lock_guard hold(lock);
+        e.set();
+        e.clear();
+        s.release();
+        s.acquire(100us);
+      }
+    });
+  int bad = 0;
+  for (int i = 0; i < 20; ++i) {
+    sleep(100us);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(20);
+      std::lock_guard hold(lock);
+      while (s.try_acquire()) {
+      }
+      s.release();
+      if (!s.acquire(10s)) ::_exit(21);
+      auto f = spawn([&] { return e.wait(10s) && s.acquire(10s); });
+      yield();
+      e.set();
+      s.release();
+      ::_exit(f.get() ? 0 : 22);
+    }
+    bad += status_of(child) != 0;
+  }
+  stop = true;
+  for (auto& t : others) t.join();
+  CHECK(bad == 0);
+}
+
 TEST_CASE("fork: while another thread posts and holds a hub") {
   NOT_UNDER_TSAN;
   std::atomic<bool> stop{false};

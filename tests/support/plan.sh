@@ -177,6 +177,7 @@ part_bench() {
 
 run_plan() {
   read_arguments "$@"
+  if $all; then export RINGLET_STRESS=full; fi # tests/sync/stress_test.cpp
   if ! (compiled_for_tests); then
     one fail build "the tree does not build"
     summary
