@@ -35,7 +35,7 @@ TEST_CASE("stress: fibers of four hubs and plain threads put and get, and each i
   const long fibers = sized(10'000, 1'000, 200), operations = sized(1'000, 100, 20);
   const long per_hub = fibers / hubs;
   std::vector<std::unique_ptr<queue<long>>> all_queues;
-  for (int i = 0; i < queues; ++i) all_queues.push_back(std::make_unique<queue<long>>(i == 0 ? queue<long>::unbounded : std::size_t(64 << i)));
+  for (int i = 0; i < queues; ++i) all_queues.push_back(std::make_unique<queue<long>>(i == 0 ? queue<long>::unbounded : std::size_t(1) << (3 * (i - 1))));  // 1, 8, 64
   std::atomic<long> put_sum{0}, got_sum{0}, put_count{0}, got_count{0}, late{0};
   auto put = [&](long who) {
     auto& q = *all_queues[std::size_t(who / 2 % queues)];
