@@ -145,9 +145,6 @@ inline int ring::make(unsigned entries) {
 }
 
 inline bool ring::open(refusal& why) {
-  // The new ring may get the addresses of one that another thread has closed. The kernel has put that in order; this
-  // lets ThreadSanitizer know, which sees nothing of liburing's own system calls.
-  (void)closed_.load(std::memory_order_acquire);
   const auto asked = number_from_environment("RINGLET_RING_ENTRIES", 1, 32768);
   const unsigned entries = asked.value_or(default_sq_entries);
   int error = make(entries);
@@ -161,6 +158,9 @@ inline bool ring::open(refusal& why) {
     why = diagnose("io_uring_setup", error);
     return false;
   }
+  // The new ring may have got the addresses of one that another thread has closed. The kernel has put that in order; this
+  // lets ThreadSanitizer know, which sees nothing of liburing's own system calls.
+  (void)closed_.load(std::memory_order_acquire);
   const char* missing = !(ring_.features & IORING_FEAT_EXT_ARG)  ? "waiting with a timeout (EXT_ARG, Linux 5.11)"
                         : !(ring_.features & IORING_FEAT_NODROP) ? "keeping completions that overflow (NODROP, 5.5)"
                                                                  : nullptr;

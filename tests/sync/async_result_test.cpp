@@ -118,9 +118,10 @@ HUB_CASE("async_result: follows a fiber: its value, its error, its death") {
 
 HUB_CASE("wait: async_results and timers are ready when set and finished") {
   async_result<int> a, b;
-  timer t(2ms, [] {});
+  const deadline soon(1ms), later(20ms);
+  timer t(later, [] {});
   auto setter = spawn([&] {
-    sleep(1ms);
+    sleep(soon);
     b.set(1);
   });
   CHECK(wait({a, b, t}, {.count = 2}) == std::vector<std::size_t>{1, 2});

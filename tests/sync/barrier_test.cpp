@@ -95,7 +95,7 @@ TEST_CASE("barrier: reset fails those who wait and begins anew") {
   with_each_kind([](kind k) {
     constexpr int n = 4;
     barrier b(n);
-    std::atomic<int> broken{0}, passed{0};
+    std::atomic<int> passed{0};
     {
       crew some(k, n - 1, [&](int) { CHECK_THROWS_AS(b.wait(), broken_barrier); });
       CHECK(comes_true([&] { return b.waiting() == n - 1; }));
@@ -165,7 +165,7 @@ HUB_CASE("barrier: when one is late in the very moment the last one comes, all p
     if (b.broken())
       CHECK((a == -1 && z == -1));
     else
-      CHECK((a == 1 && z == 0));
+      CHECK((a >= 0 && z >= 0 && a + z == 1));
   }
 }
 
