@@ -19,6 +19,7 @@ constexpr std::size_t helper_stack_bytes = 1 << 20;  // name service modules are
 
 constinit std::atomic<std::size_t> quiet{0};
 constinit std::atomic<unsigned> forks{0};
+constinit base::lock renewal;  // of any crew: two threads of a child may use one first at the same time
 }  // namespace
 
 std::size_t quiet_helpers() noexcept { return quiet.load(std::memory_order_relaxed); }
@@ -26,16 +27,20 @@ std::size_t quiet_helpers() noexcept { return quiet.load(std::memory_order_relax
 void forget_crews_after_fork() noexcept {
   forks.fetch_add(1, std::memory_order_relaxed);
   quiet.store(0, std::memory_order_relaxed);
+  new (&renewal) base::lock;
 }
 
 // Takes the lock; in a forked child, where another thread may have held it at the fork, everything is new first.
 void crew::enter() noexcept {
   const unsigned now = forks.load(std::memory_order_relaxed);
-  if (__builtin_expect(generation_ != now, 0)) {
-    new (&lock_) base::lock;
-    first_ = last_ = nullptr;
-    queued_ = idle_ = threads_ = told_ = 0;
-    generation_ = now;
+  if (__builtin_expect(generation_.load(std::memory_order_acquire) != now, 0)) {
+    base::lock_guard hold(renewal);
+    if (generation_.load(std::memory_order_relaxed) != now) {
+      new (&lock_) base::lock;
+      first_ = last_ = nullptr;
+      queued_ = idle_ = threads_ = told_ = 0;
+      generation_.store(now, std::memory_order_release);
+    }
   }
   lock_.acquire();
 }

@@ -66,7 +66,7 @@ class crew {
   bool disbanded_ = false;
   const works_for whom_;
   const std::chrono::nanoseconds idle_time_;
-  unsigned generation_ = 0;  // forks since
+  std::atomic<unsigned> generation_{0};  // forks that it has heard of
   std::atomic<std::uint32_t> bell_{0};
 };
 

@@ -10,6 +10,7 @@
 #include <climits>
 #include <system_error>
 
+#include "base/lock.hpp"
 #include "hub/hub.hpp"
 #include "loop/crew.hpp"
 
@@ -19,14 +20,17 @@ struct thread_pool::impl {
   loop::crew* crew;
   detail::countdown unfinished;
   std::atomic<bool> closed{false};
-  unsigned generation = detail::fork_generation.load(std::memory_order_relaxed);
+  std::atomic<unsigned> generation{detail::fork_generation.load(std::memory_order_relaxed)};
+  base::lock renewal;
 
   // What the threads of a parent had to do is not done again in its child.
   void enter() noexcept {
     const unsigned now = detail::fork_generation.load(std::memory_order_relaxed);
-    if (__builtin_expect(generation == now, 1)) return;
-    generation = now;
+    if (__builtin_expect(generation.load(std::memory_order_acquire) == now, 1)) return;
+    base::lock_guard hold(renewal);
+    if (generation.load(std::memory_order_relaxed) == now) return;
     unfinished.forget_all();
+    generation.store(now, std::memory_order_release);
   }
   void submit(loop::job& j) {
     unfinished.add();

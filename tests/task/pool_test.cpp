@@ -5,6 +5,8 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <vector>
 
 #include "hub/on_hub.hpp"
@@ -643,6 +645,26 @@ HUB_CASE("imap: a pool that ends first ends it") {
     yield();
   }
   CHECK(error_of([&] { r->next(); }) == "ringlet::greenlet_exit");
+}
+
+TEST_CASE("pool: in a forked child only the fiber that forked is a member") {
+  pool p(3);
+  int status = -1;
+  for (int i = 0; i < 2; ++i) p.spawn([] { sleep(1h); });
+  auto forks = p.spawn([&] {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const bool full_before = p.free_count() == 0;
+      auto inside = p.try_spawn([] { return 5; });
+      const bool ok = full_before && inside && inside->get() == 5 && p.size() == 1 && p.free_count() == 2;
+      ::_exit(ok ? 7 : 1);
+    }
+    ::waitpid(child, &status, 0);
+  });
+  forks.join();
+  CHECK(WEXITSTATUS(status) == 7);
+  CHECK(p.size() == 2);
+  p.kill();
 }
 
 HUB_CASE("group: killing a hundred thousand takes one pass") {
