@@ -58,6 +58,7 @@ class promised_call final : public errand {
   }
   void run() noexcept override {
     if (!to_->change(errand_phase::begun)) return;  // cancelled
+    std::exception_ptr error;
     try {
       if constexpr (std::is_void_v<R>) {
         (*f_)();
@@ -68,10 +69,12 @@ class promised_call final : public errand {
         f_.reset();
         to_->result.set(std::move(*value));
       }
+      return;
     } catch (...) {
-      f_.reset();
-      to_->result.try_set_exception(std::current_exception());
+      error = std::current_exception();
     }
+    f_.reset();
+    to_->result.try_set_exception(std::move(error));  // from here on it is others' alone
   }
 
  private:
@@ -112,7 +115,7 @@ class shared_map {
           call(place);
           place.finish(nullptr);
         } catch (...) {
-          place.finish(std::current_exception());
+          place.finish(std::current_exception());  // whoever waits is told when this errand has gone
         }
       }
     };

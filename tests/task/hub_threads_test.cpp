@@ -22,6 +22,7 @@ using namespace hub_test;
 
 namespace {
 
+
 long thread_id() { return ::syscall(SYS_gettid); }
 std::size_t threads_now() { return std::size_t(std::distance(std::filesystem::directory_iterator("/proc/self/task"), {})); }
 
@@ -63,7 +64,8 @@ TEST_CASE("hub_threads: each hub is a thread of its own, and a fiber stays on th
 TEST_CASE("hub_threads: results and errors come back to whoever asks, from any thread") {
   hub_threads hubs(2);
   CHECK(hubs.spawn([](std::string s) { return s + "!"; }, "there").get() == "there!");
-  CHECK(error_of([&] { hubs.spawn([] { throw std::runtime_error("lost"); }).get(); }) == "lost");
+  auto failing = hubs.spawn([] { throw std::runtime_error("lost"); });  // kept: ThreadSanitizer knows no exception's count
+  CHECK(error_of([&] { failing.get(); }) == "lost");
   CHECK(*hubs.spawn([] { return std::make_unique<int>(8); }).get() == 8);
   int foreign = 0;
   std::thread([&] { foreign = hubs.spawn([] { sleep(1ms); return 5; }).get(); }).join();
@@ -116,7 +118,8 @@ TEST_CASE("hub_threads: join waits for all fibers of all hubs, also those that w
   CHECK_FALSE(hubs.join(3ms));
   go.set();
   CHECK(hubs.join(10s));
-  CHECK(contains(error_of([&] { hubs.spawn([&] { hubs.join(); }).get(); }), "on one of its own hubs"));
+  auto inside = hubs.spawn([&] { hubs.join(); });
+  CHECK(contains(error_of([&] { inside.get(); }), "on one of its own hubs"));
 }
 
 TEST_CASE("hub_threads: shutdown kills what runs, waits for its unwinding and for the threads") {
@@ -243,6 +246,7 @@ TEST_CASE("hub_threads: made and destroyed many times, with work half done") {
 }
 
 TEST_CASE("hub_threads: a forked child has none of them, and says so") {
+  if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer lets no forked child of several threads make threads");
   hub_threads hubs(2);
   hubs.spawn([] {}).get();
   const pid_t child = ::fork();
