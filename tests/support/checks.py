@@ -64,6 +64,13 @@ class Outcome:
         self.status, self.out, self.err = status, out, err
 
 
+def _end_group(group):
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 def run(command, *, env=None, input=b"", seconds=60, cwd=None):
     """Runs a command to its end: status (-N for signal N, as subprocess has it), stdout, stderr. It gets a session of its
     own, so that a grandchild that hangs on is ended, too."""
@@ -75,12 +82,16 @@ def run(command, *, env=None, input=b"", seconds=60, cwd=None):
             variables[name] = value
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=variables, cwd=cwd, start_new_session=True)
+    # Whatever ends this call: a check that is out of time, an interrupt, or the command, which may leave somebody behind.
     try:
         out, err = process.communicate(input, timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _end_group(process.pid)
         out, err = process.communicate()
         raise AssertionError(f"did not end in {seconds} s: {' '.join(map(str, command))}; stderr: {err[-300:]!r}")
+    finally:
+        _end_group(process.pid)
+        process.wait()
     return Outcome(process.returncode, out, err)
 
 
@@ -140,7 +151,12 @@ def main():
     def out_of_time(*_):
         raise AssertionError(f"took longer than {CHECK_SECONDS} s")
 
+    def told_to_end(number, _):
+        sys.exit(128 + number)  # by way of every finally
+
     signal.signal(signal.SIGALRM, out_of_time)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, told_to_end)
     for name, function in _checks:
         if wanted.lower() not in name.lower():
             continue

@@ -12,6 +12,7 @@ from checks import expect, expect_equal, run
 
 BATTERY = os.path.join(checks.build, "tests", "battery")
 ENGINES = [os.environ["RINGLET_ENGINE"]] if os.environ.get("RINGLET_ENGINE") else ["uring", "epoll"]
+SECONDS = 50  # one run; a check has two at most, and is stopped by checks.py at 120
 
 # What the threads mode can't do, with the reason: such a case must fail, so that a surprise success is noticed.
 known_failures = {}
@@ -19,11 +20,11 @@ known_failures = {}
 
 def fibers(command, engine, **more):
     return run([checks.ringlet, "run", "--threads=fibers", "--engine", engine, *more.pop("options", []), "--", *command],
-               seconds=60, **more)
+               seconds=SECONDS, **more)
 
 
 def same_as_bare(case, engine):
-    bare = run([BATTERY, case], seconds=60)
+    bare = run([BATTERY, case], seconds=SECONDS)
     ours = fibers([BATTERY, case], engine)
     got = (ours.status, ours.out.decode(), ours.err.decode())
     wanted = (bare.status, bare.out.decode(), bare.err.decode())
@@ -35,7 +36,7 @@ def same_as_bare(case, engine):
 
 
 if os.path.exists(BATTERY):
-    cases = subprocess.run([BATTERY], capture_output=True, text=True, check=True).stdout.split()
+    cases = subprocess.run([BATTERY], capture_output=True, text=True, check=True, timeout=SECONDS).stdout.split()
     for engine in ENGINES:
         for case in cases:
             checks.add_check(f"threads: {case.replace('_', ' ')}: as bare, on {engine}",
