@@ -56,13 +56,35 @@ struct RINGLET_EXPORT not_ready : std::runtime_error {
 
 struct spawn_options {
   std::string_view name = {};           // shown in reports; "fiber-7" if empty
+  bool daemon = false;                  // hub::join does not wait for it
   std::size_t stack_size_bytes = 0;     // 0: RINGLET_STACK_SIZE, or 64 KiB. Untouched pages cost nothing.
 };
+
+// What a stack has been used for. Its pages are touched once and stay: `touched_bytes` is the most that was ever used, in
+// whole pages, by whoever has run on this stack.
+struct stack_use {
+  std::size_t size_bytes = 0;
+  std::size_t used_bytes = 0;     // now
+  std::size_t touched_bytes = 0;
+};
+// One line a frame: function, offset, file. Functions that their program does not export (-rdynamic) are told by the file's
+// offset, for addr2line.
+RINGLET_EXPORT std::string describe_backtrace(const std::vector<void*>& frames, const char* indent = "  ");
 
 class any_fiber;
 
 namespace detail {
 struct fiber_state;
+struct greenlet_state;
+struct weak_block;
+RINGLET_EXPORT stack_use greenlet_stack_use(const greenlet_state*) noexcept;
+RINGLET_EXPORT std::vector<void*> greenlet_backtrace(const greenlet_state*);
+RINGLET_EXPORT greenlet_state* fiber_greenlet(fiber_state*) noexcept;      // its own one
+RINGLET_EXPORT greenlet_state* fiber_resting_place(fiber_state*) noexcept; // the one in which it is parked or runs
+RINGLET_EXPORT fiber_state* fiber_weak_lock(weak_block*) noexcept;
+RINGLET_EXPORT weak_block* fiber_weak(fiber_state*);
+RINGLET_EXPORT void greenlet_weak_retain(weak_block*) noexcept;
+RINGLET_EXPORT void greenlet_weak_release(weak_block*) noexcept;
 struct spawner;
 fiber_state* fiber_state_of(const any_fiber&) noexcept;
 
@@ -155,17 +177,54 @@ class RINGLET_EXPORT any_fiber {
   std::string name() const;
   void set_name(std::string_view) const;
   std::uint64_t id() const noexcept;  // from 1, in order of spawning on its thread; main is 0
+  // A small number that no other living fiber of the thread has; from 1, given when first asked for, used again afterwards.
+  std::uint32_t slot() const;
+  // The id of the fiber that spawned it.
+  std::uint64_t spawned_by() const noexcept;
+  // What it does: name, parked in what on what and since when.
+  std::string describe() const;
+  stack_use stack() const noexcept { return state_ ? detail::greenlet_stack_use(detail::fiber_greenlet(state_)) : stack_use(); }
+  // Return addresses, innermost first, of a parked or the running fiber of this thread; else empty.
+  std::vector<void*> backtrace() const {
+    return state_ ? detail::greenlet_backtrace(detail::fiber_resting_place(state_)) : std::vector<void*>();
+  }
 
  protected:
   explicit any_fiber(detail::fiber_state* adopted) noexcept : state_(adopted) {}
   detail::fiber_state* state_ = nullptr;
   friend struct fiber_access;
+  friend class weak_fiber;
   friend detail::fiber_state* detail::fiber_state_of(const any_fiber&) noexcept;
 };
 
 namespace detail {
 inline fiber_state* fiber_state_of(const any_fiber& f) noexcept { return f.state_; }
 }  // namespace detail
+
+// Knows a fiber without keeping its result: expired when it is finished and the last handle has gone. Any thread may copy and
+// drop it.
+class weak_fiber {
+ public:
+  weak_fiber() noexcept = default;
+  // On the fiber's own thread; else wrong_thread.
+  weak_fiber(const any_fiber& f) : block_(f.state_ ? detail::fiber_weak(f.state_) : nullptr) {}
+  weak_fiber(const weak_fiber& other) noexcept : block_(other.block_) {
+    if (block_) detail::greenlet_weak_retain(block_);
+  }
+  weak_fiber(weak_fiber&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  weak_fiber& operator=(weak_fiber other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  ~weak_fiber() {
+    if (block_) detail::greenlet_weak_release(block_);
+  }
+  // A handle; empty if there is none any more, and on other threads than the fiber's.
+  any_fiber lock() const noexcept { return any_fiber(detail::fiber_weak_lock(block_)); }
+
+ private:
+  detail::weak_block* block_ = nullptr;
+};
 
 template <class R = void>
 class fiber : public any_fiber {

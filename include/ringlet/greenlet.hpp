@@ -72,6 +72,10 @@ RINGLET_EXPORT void greenlet_give_back(greenlet_state*) noexcept;
 RINGLET_EXPORT greenlet_state* greenlet_current();
 // Sends the packet, waits, leaves what arrived in its place; rethrows an exception that arrived.
 RINGLET_EXPORT void greenlet_exchange(greenlet_state* target, packet& sent_then_came);
+RINGLET_EXPORT weak_block* greenlet_weak(greenlet_state*);
+RINGLET_EXPORT greenlet_state* greenlet_weak_lock(weak_block*) noexcept;
+RINGLET_EXPORT void* greenlet_tag() noexcept;
+RINGLET_EXPORT void greenlet_set_tag(void*) noexcept;
 [[noreturn]] RINGLET_EXPORT void greenlet_unexpected(const packet& came, const std::type_info& wanted);
 
 template <class T>
@@ -252,11 +256,41 @@ class RINGLET_EXPORT greenlet {
   explicit operator bool() const noexcept { return started(); }
   bool operator==(const greenlet& other) const noexcept { return state_ == other.state_; }
   std::string describe() const;  // "greenlet 5, suspended" and the like
+  // Nothing of main greenlets and of the dead.
+  stack_use stack() const noexcept { return detail::greenlet_stack_use(state_); }
+  // Return addresses, innermost first, of a suspended or the running greenlet of this thread; else empty.
+  std::vector<void*> backtrace() const { return detail::greenlet_backtrace(state_); }
 
  private:
+  friend class weak_greenlet;
+  friend struct trace_access;
   explicit greenlet(detail::greenlet_state* adopted, bool borrowed = false) noexcept : state_(adopted), borrowed_(borrowed) {}
   detail::greenlet_state* state_ = nullptr;
   bool borrowed_ = false;  // from parent()
+};
+
+// Knows a greenlet without keeping it: dropping the last handle unwinds it all the same. Any thread may copy and drop it.
+class weak_greenlet {
+ public:
+  weak_greenlet() noexcept = default;
+  // On the greenlet's own thread; else wrong_thread.
+  weak_greenlet(const greenlet& g) : block_(detail::greenlet_weak(g.state_)) {}
+  weak_greenlet(const weak_greenlet& other) noexcept : block_(other.block_) {
+    if (block_) detail::greenlet_weak_retain(block_);
+  }
+  weak_greenlet(weak_greenlet&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  weak_greenlet& operator=(weak_greenlet other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  ~weak_greenlet() {
+    if (block_) detail::greenlet_weak_release(block_);
+  }
+  // A handle; empty if there is none any more, and on other threads than the greenlet's.
+  greenlet lock() const noexcept { return greenlet(detail::greenlet_weak_lock(block_)); }
+
+ private:
+  detail::weak_block* block_ = nullptr;
 };
 
 // Greenlets of the process that are not dead, main ones left out (for leak tests).

@@ -34,13 +34,15 @@ class RINGLET_EXPORT handle {
 // instead of reporting a deadlock.
 RINGLET_EXPORT handle here();
 
-// A fiber that failed, and nobody has asked for its result.
+// An error that nobody would see otherwise: of a fiber whose result nobody has asked for, and of other things of the program's.
 struct failure {
   std::string fiber;  // its name
   std::exception_ptr error;
+  const char* what = "fiber";  // or "link", "post", "spawn callback", "tracer"
 };
-// From now on calls `handler` with each such failure of this thread's fibers, instead of writing to stderr; an empty one: stderr
-// again. Returns the one before. It may be called on any stack of the thread, and must not wait; what it throws is told on stderr.
+// From now on calls `handler` with each such failure of this thread, instead of writing to stderr; an empty one: stderr
+// again. Returns the one before. It may be called on any stack of the thread, the hub's own among them, and so must not wait;
+// it may spawn and kill. What it throws is told on stderr.
 RINGLET_EXPORT std::function<void(const failure&)> set_error_handler(std::function<void(const failure&)> handler);
 
 struct counts {
@@ -56,8 +58,21 @@ struct counts {
 // Of this thread; all zero if it has no hub.
 RINGLET_EXPORT counts count() noexcept;
 
+struct describe_options {
+  bool tree = false;        // each under the one that spawned it
+  bool backtraces = false;  // where each is parked
+};
 // What every fiber of this thread's hub does: name, parked in what on what and since when. For people.
-RINGLET_EXPORT std::string describe_fibers();
+RINGLET_EXPORT std::string describe_fibers(const describe_options& how = {});
+
+// Waits until every other fiber of this thread has finished, those spawned meanwhile among them, and daemons not: true; false
+// when the deadline passed. What can never finish is a deadlock_error, as in any wait.
+RINGLET_EXPORT bool join(deadline until = never);
+
+// Calls f, in the spawner, with every fiber of this thread that is spawned from now on, before it runs. It must not wait.
+// Returns an id for remove_spawn_callback, which is true if it was there.
+RINGLET_EXPORT std::uint64_t add_spawn_callback(std::function<void(const any_fiber&)> f);
+RINGLET_EXPORT bool remove_spawn_callback(std::uint64_t id) noexcept;
 // "uring" or "epoll" (or "simulated"), and why.
 RINGLET_EXPORT std::string engine_name();
 RINGLET_EXPORT std::string engine_reason();

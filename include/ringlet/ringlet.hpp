@@ -7,6 +7,7 @@
 #include <ringlet/executor.hpp>
 #include <ringlet/fiber.hpp>
 #include <ringlet/future.hpp>
+#include <ringlet/generator.hpp>
 #include <ringlet/greenlet.hpp>
 #include <ringlet/hooks.hpp>
 #include <ringlet/hub.hpp>
@@ -14,6 +15,7 @@
 #include <ringlet/io.hpp>
 #include <ringlet/local.hpp>
 #include <ringlet/mapping.hpp>
+#include <ringlet/monitor.hpp>
 #include <ringlet/pool.hpp>
 #include <ringlet/queue.hpp>
 #include <ringlet/scope.hpp>
@@ -22,4 +24,5 @@
 #include <ringlet/thread_pool.hpp>
 #include <ringlet/timeout.hpp>
 #include <ringlet/timer.hpp>
+#include <ringlet/trace.hpp>
 #include <ringlet/wait.hpp>

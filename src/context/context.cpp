@@ -5,6 +5,7 @@
 #include "base/assert.hpp"
 #include "base/sys.hpp"
 
+// The nop belongs to what follows it: an unwinder looks one byte before the address that a call returns to.
 #if defined(__x86_64__)
 asm(R"(
   .text
@@ -19,6 +20,7 @@ ringlet_jump_alike:
   .cfi_adjust_cfa_offset 8
   jmp *jump_fcontext@GOTPCREL(%rip)
   .cfi_adjust_cfa_offset -8
+  nop
 1:
   ret
   .cfi_endproc
@@ -34,8 +36,30 @@ void begin(boost::context::detail::transfer_t arrived) {
   context& self = *t->to;
   auto entry = reinterpret_cast<void (*)(void*)>(self.fake_stack);
   self.fake_stack = nullptr;
+  self.has_run = true;
   entry(detail::land(arrived));
   RINGLET_ASSERT(false, "a context's entry returned");
+}
+
+struct visit {
+  context* guest;
+  context* host;
+  void (*call)(void*);
+  void* argument;
+};
+// The stack may be aligned as for a call, or as ringlet_jump_alike has left it.
+#if defined(__x86_64__) || defined(__i386__)
+[[gnu::force_align_arg_pointer]]
+#endif
+boost::context::detail::transfer_t on_top(boost::context::detail::transfer_t arrived) {
+  auto* v = static_cast<visit*>(arrived.data);
+  detail::transfer t{v->guest, v->host, v};
+  arrived.data = &t;
+  detail::land(arrived);
+  v->call(v->argument);
+  sanitizer::leaving(&v->host->fake_stack, v->guest->stack_bottom, v->guest->stack_size);
+  sanitizer::switch_fiber(v->guest->tsan_fiber);
+  return boost::context::detail::jump_fcontext(v->guest->sp, v);  // what comes back is for whoever left here
 }
 }  // namespace
 
@@ -78,6 +102,17 @@ bool can_change_images(thread_globals&) noexcept { return false; }
 void change_image(thread_globals&, context&, context&) noexcept { RINGLET_ASSERT(false, "thread images are for x86-64"); }
 #endif
 
+void call_on_top(context& from, context& resting, void (*call)(void*), void* argument) {
+  visit v{&from, &resting, call, argument};
+  sanitizer::leaving(&from.fake_stack, resting.stack_bottom, resting.stack_size);
+  sanitizer::switch_fiber(resting.tsan_fiber);
+  const auto back = boost::context::detail::ontop_fcontext(resting.sp, &v, &on_top);
+  resting.sp = back.fctx;
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+  sanitizer::arrived(from.fake_stack, &bottom, &size);
+}
+
 void make_context(context& made, void* low, void* top, void (*entry)(void* message)) {
   made = context{};
   made.stack_bottom = low;
@@ -91,6 +126,7 @@ void make_context(context& made, void* low, void* top, void (*entry)(void* messa
 void adopt_thread_stack(context& made) {
   made = context{};
   made.tsan_fiber = sanitizer::this_fiber();
+  made.has_run = true;
 }
 
 void leave_thread_stack(context& adopted) noexcept {

@@ -44,6 +44,7 @@ struct context {
   void* tsan_fiber = nullptr;
   bool is_thread_stack = false;
   thread_image* image = nullptr;  // null: the OS thread's own
+  bool has_run = false;  // it has frames of its own
 };
 
 // Where the errno and exception state of the image that runs are: asked once, the answer stays until another image runs.
@@ -123,6 +124,10 @@ inline void* switch_context(context& from, context& to, void* message, bool fina
   thread_globals here;
   return switch_context(here, from, to, message, final_departure);
 }
+
+// Runs call(argument) on the stack of a resting context that has run, on top of its frames, and comes back to `from`, the
+// running one; the other rests as before. It must not throw, nor switch.
+void call_on_top(context& from, context& resting, void (*call)(void*), void* argument);
 
 // Prepares a context whose first switch calls entry(message) on the stack [low, top); entry must not return.
 void make_context(context& made, void* low, void* top, void (*entry)(void* message));

@@ -3,20 +3,9 @@
 // A packet rests on its sender's stack (a dead sender's value in its body) and is taken by the receiver at once, so
 // values are moved once and nothing is allocated. The one who arrives files the one who left: a dead greenlet without
 // handles, or one whose last handle went while it ran, is `left_behind` and ended at the thread's next greenlet call,
-// when its packet has surely been taken.
-//
-// A child keeps its parent's memory, and so do the handles that parent() gives, but they do not keep it from being
-// unwound: else a greenlet that has a generator in its frame would hold itself by way of it, and dropping it would do
-// nothing. Only one that the running greenlet, or one that waits in the hub, descends from is spared (is_awaited): a
-// result is on its way to it.
+// when its packet has surely been taken. Lifetimes are in lifetime.cpp.
 
 #include "greenlet/greenlet.hpp"
-
-#include <cxxabi.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
@@ -24,8 +13,6 @@
 namespace ringlet::detail {
 
 namespace {
-std::atomic<std::size_t> living_count{0};
-
 greenlet_exit exit_value;
 packet exit_packet() { return packet{&exit_value, &typeid(greenlet_exit), nullptr, true}; }
 
@@ -39,58 +26,6 @@ bool is_exit(const std::exception_ptr& e) {
   }
 }
 
-std::string demangled(const std::type_info& type) {
-  int status = 0;
-  char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
-  std::string result = status == 0 ? text : type.name();
-  std::free(text);
-  return result;
-}
-
-const char* phase_name(const greenlet_state& g) {
-  switch (g.phase) {
-    case greenlet_phase::unstarted: return "not started";
-    case greenlet_phase::running: return "running";
-    case greenlet_phase::suspended: return g.in_hub ? "waiting in the hub" : "suspended";
-    case greenlet_phase::dead: return "dead";
-  }
-  return "?";
-}
-
-std::string name_of(const greenlet_state& g) {
-  if (g.is_main) return "the main greenlet";
-  return (g.is_fiber ? "the greenlet of fiber " : "greenlet ") + std::to_string(g.number);
-}
-
-void describe_owner(const void* owner, char* text, std::size_t size) {
-  auto* g = static_cast<const greenlet_state*>(owner);
-  std::snprintf(text, size, "greenlet %llu", static_cast<unsigned long long>(g->number));
-}
-
-void mark_dead(greenlet_state& g) {
-  if (g.phase != greenlet_phase::dead && !g.is_fiber) living_count.fetch_sub(1, std::memory_order_relaxed);
-  g.phase = greenlet_phase::dead;
-  g.unlink();
-}
-
-bool has_no_handle(const greenlet_state& g) {
-  return g.references.load(std::memory_order_acquire) == g.borrows.load(std::memory_order_relaxed);
-}
-
-bool is_ancestor(const greenlet_state& g, const greenlet_state& of) {
-  for (auto* a = &of; a; a = a->parent)
-    if (a == &g) return true;
-  return false;
-}
-
-// A result is on its way to it: the running greenlet, or one that waits in the hub, descends from it.
-bool is_awaited(thread_state& t, const greenlet_state& g) {
-  if (is_ancestor(g, *t.current)) return true;
-  bool found = false;
-  t.living.for_each([&](const greenlet_state& other) { found = found || (other.in_hub && is_ancestor(g, other)); });
-  return found;
-}
-
 // First thing after a switch between greenlets: the packet, and a look at who left.
 inline void arrive(thread_state& t, void* message, packet& came) {
   packet& sent = *static_cast<packet*>(message);
@@ -99,6 +34,7 @@ inline void arrive(thread_state& t, void* message, packet& came) {
   came.exit = sent.exit;
   if (sent.exception || came.exception) came.exception = std::exchange(sent.exception, nullptr);
   greenlet_state& left = *t.previous;
+  if (__builtin_expect(t.tracing != nullptr, 0)) trace_packet(t, came);
   if (has_no_handle(left) && !left.is_main && !left.is_fiber && !left.filed) {
     left.filed = true;
     left.next_dropped = t.left_behind;
@@ -125,12 +61,15 @@ bool not_ours_to_resume(const thread_state& t, const greenlet_state& g) {
   return g.in_hub || ((g.is_fiber || g.is_main) && &g != t.base);
 }
 
+}  // namespace
+
 void run_body(greenlet_state& self, void* message) {
   thread_state& t = *self.thread;
   packet result;
   try {
     packet first;
     arrive(t, message, first);
+    if (__builtin_expect(bool(first.exception), 0)) std::rethrow_exception(std::exchange(first.exception, nullptr));
     result = self.body->run(first);
   } catch (const greenlet_exit&) {
     result = self.exit_goes_on ? packet{nullptr, nullptr, std::current_exception(), false} : exit_packet();
@@ -163,11 +102,7 @@ void run_body(greenlet_state& self, void* message) {
   RINGLET_ASSERT(false, "a dead greenlet was resumed");
 }
 
-void destroy_plain(greenlet_state& g) noexcept {
-  if (g.body) g.body->~greenlet_body();
-  g.~greenlet_state();
-}
-
+namespace {
 void begin(void* message) {
   greenlet_state& self = *thread_state::here().current;
   self.run(self, message);
@@ -180,194 +115,11 @@ void begin(void* message) {
          ". Greenlets and fibers stay on the thread that made them; send a message instead (ringlet::hub post, queue).";
 }
 
-// The last handle of a suspended greenlet has gone: unwinds it now, as if the current one were its parent.
-void kill_dropped(thread_state& t, greenlet_state& g) {
-  greenlet_retain(&g);
-  greenlet_state* own_parent = g.parent;
-  if (own_parent) greenlet_retain(own_parent);
-  set_parent_link(g, t.current);
-  try {
-    packet exit{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false};
-    greenlet_exchange(&g, exit);
-  } catch (const greenlet_exit&) {
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "ringlet: %s was dropped and failed while it unwound: %s\n", name_of(g).c_str(), e.what());
-  } catch (...) {
-    std::fprintf(stderr, "ringlet: %s was dropped and failed while it unwound\n", name_of(g).c_str());
-  }
-  set_parent_link(g, own_parent);
-  if (own_parent) greenlet_release(own_parent);
-  if (g.phase != greenlet_phase::dead)
-    std::fprintf(stderr, "ringlet: %s was dropped and did not end on greenlet_exit; it lives on until its thread ends\n",
-                 name_of(g).c_str());
-  if (g.references.fetch_sub(1, std::memory_order_acq_rel) == 1 && g.phase == greenlet_phase::dead && !g.filed) bury(g);
-}
-
-// No handle is left; on the owner's thread.
-void end_unreferenced(thread_state& t, greenlet_state& g) {
-  const bool is_borrowed = g.references.load(std::memory_order_acquire) != 0;
-  switch (g.phase) {
-    case greenlet_phase::running: return;  // whoever it switches to files it
-    case greenlet_phase::unstarted:
-      if (is_borrowed) return;  // it will be begun by what they return
-      mark_dead(g);
-      [[fallthrough]];
-    case greenlet_phase::dead:
-      if (!is_borrowed && !g.filed) bury(g);
-      return;
-    case greenlet_phase::suspended:
-      if (g.is_main || g.in_hub || g.is_fiber || (is_borrowed && is_awaited(t, g))) return;
-      kill_dropped(t, g);
-      return;
-  }
-}
 }  // namespace
 
 void give_first_context(greenlet_state& g) {
   context::make_context(g.where, g.memory.low(), g.stack_start, &begin);
   if (!g.is_fiber) g.thread->living.push_back(g);
-}
-
-void bury(greenlet_state& g) noexcept {
-  RINGLET_ASSERT(g.phase == greenlet_phase::dead, "a greenlet with frames is buried");
-  context::stack memory = g.memory;
-  thread_state* t = g.thread;
-  set_parent_link(g, nullptr);
-  context::stack_pool* pool = t->stacks;
-  context::drop_context(g.where);
-  g.unlink();
-  g.destroy(g);
-  if (memory.base) pool->give_back(memory);  // a hub's main fiber has no stack of ours
-  drop_thread_state(*t);
-}
-
-void end_living(thread_state& t) noexcept {
-  for (int rounds = 0; rounds < 10 && !t.living.empty(); ++rounds) {
-    base::intrusive_list<greenlet_state, living_link> now;
-    now.take_all(t.living);
-    while (greenlet_state* g = now.pop_front()) {
-      t.living.push_back(*g);
-      if (g->phase != greenlet_phase::suspended || g->in_hub) continue;
-      greenlet_retain(g);
-      greenlet_state* own_parent = g->parent;
-      if (own_parent) greenlet_retain(own_parent);
-      set_parent_link(*g, t.current);
-      try {
-        packet exit{nullptr, nullptr, std::make_exception_ptr(greenlet_exit{}), false};
-        greenlet_exchange(g, exit);
-      } catch (...) {
-        std::fprintf(stderr, "ringlet: %s failed while it unwound at its thread's end\n", name_of(*g).c_str());
-      }
-      set_parent_link(*g, own_parent);
-      if (own_parent) greenlet_release(own_parent);
-      greenlet_release(g);
-    }
-    t.tidy();
-  }
-  // From here on any thread may bury what is left, so nobody may find it in a list of ours.
-  while (greenlet_state* g = t.living.pop_front()) {
-    if (g->in_hub) continue;
-    std::fprintf(stderr, "ringlet: %s did not end on greenlet_exit at its thread's end\n", name_of(*g).c_str());
-    if (g->references.load(std::memory_order_acquire) != 0) continue;
-    mark_dead(*g);
-    bury(*g);
-  }
-}
-
-// What was dropped when its thread could no longer unwind it: the memory goes, the frames' destructors do not run.
-void bury_dropped(thread_state& t) noexcept {
-  greenlet_state* g = t.dropped.exchange(nullptr, std::memory_order_seq_cst);
-  while (g) {
-    greenlet_state* next = g->next_dropped;
-    if (g->phase != greenlet_phase::dead) mark_dead(*g);
-    bury(*g);
-    g = next;
-  }
-}
-
-void thread_state::tidy_slow() {
-  while (greenlet_state* g = left_behind) {
-    left_behind = g->next_dropped;
-    g->filed = false;
-    if (has_no_handle(*g)) end_unreferenced(*this, *g);
-  }
-  greenlet_state* g = dropped.exchange(nullptr, std::memory_order_acquire);
-  while (g) {
-    greenlet_state* next = g->next_dropped;
-    end_unreferenced(*this, *g);
-    g = next;
-  }
-}
-
-greenlet_state* greenlet_create(std::size_t body_size, std::size_t body_alignment, std::size_t stack_size_bytes) {
-  thread_state& t = thread_state::here();
-  t.tidy();
-  context::install_overflow_report(&describe_owner);
-  auto* g = make_on_stack<greenlet_state>(t, body_size, body_alignment, stack_size_bytes);
-  g->run = &run_body;
-  g->destroy = &destroy_plain;
-  g->number = t.next_number++;
-  living_count.fetch_add(1, std::memory_order_relaxed);
-  return g;
-}
-
-void* greenlet_body_storage(greenlet_state* g) noexcept { return g->body_storage; }
-
-void greenlet_adopt_body(greenlet_state* g, greenlet_body* body, greenlet_state* parent) {
-  g->body = body;
-  if (!parent) throw greenlet_error("ringlet: a greenlet's parent is an empty handle");
-  if (parent->thread != g->thread) throw wrong_thread("ringlet: a greenlet's parent must be of the thread that makes it");
-  set_parent_link(*g, parent);
-}
-
-void greenlet_discard(greenlet_state* g) noexcept {
-  mark_dead(*g);
-  bury(*g);
-}
-
-void set_parent_link(greenlet_state& g, greenlet_state* parent) {
-  if (parent) greenlet_borrow(parent);
-  if (greenlet_state* former = std::exchange(g.parent, parent)) greenlet_give_back(former);
-}
-
-void greenlet_borrow(greenlet_state* g) noexcept {
-  greenlet_retain(g);
-  g->borrows.fetch_add(1, std::memory_order_relaxed);
-}
-
-void greenlet_give_back(greenlet_state* g) noexcept {
-  g->borrows.fetch_sub(1, std::memory_order_relaxed);
-  greenlet_release(g);
-}
-
-void greenlet_retain(greenlet_state* g) noexcept { g->references.fetch_add(1, std::memory_order_relaxed); }
-
-void greenlet_release(greenlet_state* g) noexcept {
-  // Looked at before: afterwards it may be gone.
-  thread_state* const thread = g->thread;
-  const std::uint32_t borrows = g->borrows.load(std::memory_order_relaxed);
-  const std::uint32_t left = g->references.fetch_sub(1, std::memory_order_acq_rel) - 1;
-  if (left != 0) {
-    if (left == borrows && thread == thread_state::here_or_null() && !g->is_fiber && !g->is_main) end_unreferenced(*thread, *g);
-    return;
-  }
-  if (g->is_main) {
-    delete g->thread;
-    return;
-  }
-  thread_state* here = thread_state::here_or_null();
-  if (here == g->thread) {
-    end_unreferenced(*here, *g);
-    return;
-  }
-  thread_state& owner = *g->thread;
-  owner.references.fetch_add(1, std::memory_order_relaxed);  // it must outlast the look at `exited`
-  g->next_dropped = owner.dropped.load(std::memory_order_relaxed);
-  while (!owner.dropped.compare_exchange_weak(g->next_dropped, g, std::memory_order_seq_cst, std::memory_order_relaxed)) {
-  }
-  // The owner says that it is gone and then looks at the list; we do it the other way round, so one of us sees it.
-  if (owner.exited.load(std::memory_order_seq_cst)) bury_dropped(owner);
-  drop_thread_state(owner);
 }
 
 greenlet_state* greenlet_current() {
@@ -412,9 +164,9 @@ void greenlet_exchange(greenlet_state* target, packet& p) {
 }
 
 void greenlet_unexpected(const packet& came, const std::type_info& wanted) {
-  throw greenlet_error("ringlet: a greenlet expected " + demangled(wanted) + " from a switch and got " +
+  throw greenlet_error("ringlet: a greenlet expected " + demangled(wanted.name()) + " from a switch and got " +
                        (came.exit ? "greenlet_exit (the other one was killed)"
-                                  : came.type ? demangled(*came.type) : std::string("nothing (the other one sent no value or returned)")) +
+                                  : came.type ? demangled(came.type->name()) : std::string("nothing (the other one sent no value or returned)")) +
                        ". Values travel by their decayed types; the sender and switch_to<T> must name the same one.");
 }
 
@@ -454,7 +206,5 @@ std::string greenlet::describe() const {
   if (!state_) return "no greenlet";
   return detail::name_of(*state_) + ", " + detail::phase_name(*state_);
 }
-
-std::size_t living_greenlets() noexcept { return detail::living_count.load(std::memory_order_relaxed); }
 
 }  // namespace ringlet

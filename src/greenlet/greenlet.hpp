@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include <ringlet/greenlet.hpp>
+#include <ringlet/trace.hpp>
 
 #include "base/intrusive_list.hpp"
 #include "context/context.hpp"
@@ -25,6 +26,8 @@
 namespace ringlet::detail {
 
 struct thread_state;
+struct trace_state;
+struct weak_block;
 
 enum class greenlet_phase : std::uint8_t { unstarted, running, suspended, dead };
 
@@ -51,6 +54,8 @@ struct greenlet_state : living_link {
   void (*destroy)(greenlet_state&) noexcept = nullptr;    // body and block; the stack is given back afterwards
   std::uint64_t number = 0;
   greenlet_state* next_dropped = nullptr;  // of `dropped` or `left_behind`
+  weak_block* weak = nullptr;
+  void* tag = nullptr;  // who runs in it, for those who look themselves up (generator)
 };
 
 // Everything of greenlets that belongs to a thread. Lives until the thread is gone and no greenlet of it is left.
@@ -67,6 +72,8 @@ struct thread_state {
   std::atomic<std::uint32_t> references{1};
   std::atomic<bool> exited{false};
   std::uint64_t next_number = 1;
+  trace_state* tracing = nullptr;  // told of each switch; null while it runs itself
+  trace_state* tracer = nullptr;
 
   static thread_state& here();  // made on first use
   static thread_state* here_or_null() noexcept;
@@ -116,6 +123,22 @@ inline void* switch_greenlet(thread_state& t, greenlet_state& target, void* mess
   target.phase = greenlet_phase::running;
   return context::switch_context<relation>(t.globals, self.where, target.where, message, last);
 }
+// A switch has arrived: the tracer is told, and if it throws, that takes the packet's place.
+void trace_packet(thread_state&, packet& came) noexcept;
+// The same for a switch without a packet; what the tracer threw, or null.
+std::exception_ptr trace_switch(thread_state&) noexcept;
+void drop_tracer(thread_state&) noexcept;
+
+void run_body(greenlet_state&, void* message);  // a plain greenlet's first frame
+void mark_dead(greenlet_state&);
+inline bool has_no_handle(const greenlet_state& g) {
+  return g.references.load(std::memory_order_acquire) == g.borrows.load(std::memory_order_relaxed);
+}
+std::string name_of(const greenlet_state&);
+const char* phase_name(const greenlet_state&);
+std::string demangled(const char* name);
+std::string frame_text(void* address);
+
 void drop_thread_state(thread_state&) noexcept;
 // The new parent is counted, the old one let go of.
 void set_parent_link(greenlet_state&, greenlet_state* parent);

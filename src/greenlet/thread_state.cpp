@@ -18,6 +18,7 @@ struct at_thread_end {
   ~at_thread_end() {
     if (!state || sys::call(SYS_gettid) == ::getpid()) return;
     thread_state* ending = state;
+    drop_tracer(*ending);
     ending->tidy();
     end_living(*ending);
     // From here on the others bury what is ours, each for himself: stacks only come back, lists are empty.

@@ -49,7 +49,7 @@ bool foreign_threads_exist() {
       at += length;
     }
   sys::call(SYS_close, fd);
-  return tasks > 1 + loop::quiet_helpers();
+  return tasks > 1 + loop::quiet_helpers() + silent_threads.load(std::memory_order_relaxed);
 }
 }  // namespace
 

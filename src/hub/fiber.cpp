@@ -3,7 +3,6 @@
 #include <ringlet/fiber.hpp>
 
 #include <algorithm>
-#include <cstdio>
 #include <unordered_map>
 
 #include "base/assert.hpp"
@@ -107,8 +106,13 @@ void fiber_start(fiber_state* f, body* work, const deadline* later) {
   fiber_retain(f);  // the hub's, until it has finished
   hub.fibers.push_back(*f);
   ++hub.fiber_count;
+  if (__builtin_expect(f->is_daemon, 0)) ++hub.daemon_count;
   if (hub.running && hub.running->extras && hub.running->extras->inherited) inherit(*f, *hub.running);
-  if (!later) return hub.schedule(*f);
+  if (!later) {
+    hub.schedule(*f);
+    if (__builtin_expect(hub.has_spawn_callbacks, 0)) call_spawn_callbacks(hub, *f);
+    return;
+  }
   f->step = fiber_phase::delayed;
   f->start_timer.fiber = f;
   f->start_timer.fire = [](loop::timer& t) {
@@ -116,6 +120,7 @@ void fiber_start(fiber_state* f, body* work, const deadline* later) {
     owner.hub->schedule(owner);
   };
   if (!later->is_never()) hub.timers.arm(f->start_timer, later->at());
+  if (__builtin_expect(hub.has_spawn_callbacks, 0)) call_spawn_callbacks(hub, *f);
 }
 
 void fiber_discard(fiber_state* f) noexcept {
@@ -132,6 +137,13 @@ bool fiber_add_listener(fiber_state* f, listener& l) {
 }
 void fiber_remove_listener(fiber_state* f, listener& l) noexcept { f->listeners.remove(l); }
 
+greenlet_state* fiber_greenlet(fiber_state* f) noexcept { return f; }
+greenlet_state* fiber_resting_place(fiber_state* f) noexcept {
+  if (f->thread != thread_state::here_or_null()) return nullptr;
+  return f->hub && f->hub == hub_state::here_or_null() && f->hub->running == f ? f->thread->current : f->resume_at;
+}
+weak_block* fiber_weak(fiber_state* f) { return greenlet_weak(f); }
+fiber_state* fiber_weak_lock(weak_block* w) noexcept { return static_cast<fiber_state*>(greenlet_weak_lock(w)); }
 void fiber_retain(fiber_state* f) noexcept { greenlet_retain(f); }
 void fiber_release(fiber_state* f) noexcept { greenlet_release(f); }
 
@@ -156,8 +168,8 @@ void start_link(fiber_state& f, link_entry&& link) {
   any_fiber about = retained(&f);
   try {
     spawn({.name = f.name() + "'s link"}, [call = std::move(link.call), about]() mutable { call(about); });
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "ringlet: a link of fiber '%s' could not run: %s\n", f.name().c_str(), e.what());
+  } catch (...) {
+    report_error("link", f.name(), std::current_exception(), "a link of fiber '" + f.name() + "' could not run");
   }
 }
 
@@ -220,6 +232,22 @@ void any_fiber::unlink(std::uint64_t id) const noexcept {
 std::string any_fiber::name() const { return state_ ? state_->name() : "no fiber"; }
 void any_fiber::set_name(std::string_view name) const { if (state_) state_->given_name = name; }
 std::uint64_t any_fiber::id() const noexcept { return state_ ? state_->id : 0; }
+std::uint64_t any_fiber::spawned_by() const noexcept { return state_ ? state_->spawned_by : 0; }
+std::uint32_t any_fiber::slot() const {
+  fiber_state& f = checked(state_, "slot");
+  if (f.extras && f.extras->slot) return f.extras->slot;
+  if (finished(&f)) return 0;
+  auto& slots = f.hub->slots;
+  auto free = std::find(slots.begin(), slots.end(), false);
+  if (free == slots.end()) free = slots.insert(slots.end(), false);
+  *free = true;
+  return f.extra().slot = std::uint32_t(free - slots.begin()) + 1;
+}
+std::string any_fiber::describe() const {
+  if (!state_) return "no fiber";
+  fiber_state& f = checked(state_, "describe");
+  return detail::describe_fiber(f, f.hub->engine->now());
+}
 
 // --- many ------------------------------------------------------------------------------------------------------------
 
@@ -308,7 +336,11 @@ bool killall(std::vector<any_fiber> fibers, std::exception_ptr reason, deadline 
   return ended == count;
 }
 
-any_fiber current() { return retained(hub_state::here().running); }
+any_fiber current() {
+  hub_state& hub = hub_state::here();
+  if (!hub.running) throw std::logic_error("ringlet: current() inside the hub itself (a callback runs there), where no fiber runs");
+  return retained(hub.running);
+}
 
 void sleep(deadline until) {
   hub_state& hub = hub_state::here();

@@ -51,7 +51,9 @@ void hub_state::after_fork_in_child() {
   ready_fibers.forget_all();
   ready_count = 0;
   fibers.forget_all();
-  fiber_count = 0;
+  fiber_count = daemon_count = 0;
+  idle.forget_all();
+  silent_threads.store(0, std::memory_order_relaxed);
   timers.forget_all();
   inbox.store(nullptr, std::memory_order_relaxed);
   fd_waits = foreign_work = watched_fds = 0;
@@ -68,6 +70,7 @@ void hub_state::after_fork_in_child() {
     static_cast<all_link&>(*running) = all_link{};
     fibers.push_back(*running);
     fiber_count = 1;
+    daemon_count = running->is_daemon;
   }
   if (running) {
     running->generation = fork_generation.load(std::memory_order_relaxed);

@@ -119,6 +119,7 @@ hub_state::~hub_state() {
   for (auto forget : let_go)
     if (forget) forget(*this);
   if (engine->name() == "simulated") loop::set_thread_clock(nullptr);
+  on_error = nullptr;
   running = nullptr;
   thread.base = &thread.main;
   hub_of_thread = nullptr;
@@ -238,10 +239,21 @@ inline void hub_state::run_as(fiber_state* f) noexcept {
 
 // After every switch by the hub: lets go of a fiber that ended just before.
 inline void hub_state::landed() {
+  if (__builtin_expect(thread.tracing != nullptr, 0)) trace();
   fiber_state* done = std::exchange(just_finished, nullptr);
   if (__builtin_expect(!done, 1)) return;
   if (done->left_stack) done->left_stack(*done);
   greenlet_release(done);
+}
+
+// The switch cannot fail any more: what the tracer throws is thrown at the fiber's next wait.
+void hub_state::trace() {
+  std::exception_ptr thrown = trace_switch(thread);
+  if (!thrown) return;
+  if (running)
+    doom(*running, std::move(thrown));
+  else
+    report_error("tracer", "the hub", thrown, "the tracer failed in the hub, and was removed");
 }
 
 // --- the turn --------------------------------------------------------------------------------------------------------
@@ -255,8 +267,11 @@ void hub_state::run_turns() {
     if (ready_count > 0) {
       engine->wait(clock::time_point::min());
     } else {
+      asleep.store(true, std::memory_order_relaxed);
       wait_for_anything();
+      asleep.store(false, std::memory_order_relaxed);
     }
+    turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     if (engine->signal_seen || signals_handled.load(std::memory_order_relaxed) != signals_told) tell_of_signal();
     // 5 expire timers
     turn_time = engine->now();
@@ -280,41 +295,6 @@ void hub_state::unwind_dropped() noexcept {
   try {
     spawn({.name = "unwinds dropped greenlets"}, [t = &thread] { t->tidy(); });
   } catch (const std::exception&) {  // no stack now: the thread's next use of greenlets does it
-  }
-}
-
-void hub_state::send(message& m) {
-  senders.fetch_add(1, std::memory_order_relaxed);  // who sends knows that we live until its message has arrived
-  m.next = inbox.load(std::memory_order_relaxed);
-  while (!inbox.compare_exchange_weak(m.next, &m, std::memory_order_seq_cst, std::memory_order_relaxed)) {
-  }
-  engine->wake();
-  senders.fetch_sub(1, std::memory_order_release);
-}
-
-void hub_state::drop_messages() noexcept {
-  message* m = inbox.exchange(nullptr, std::memory_order_acquire);
-  while (m) {
-    message* next = m->next;
-    if (m->drop) m->drop(*m);
-    m = next;
-  }
-}
-
-void hub_state::deliver_messages() {
-  if (!inbox.load(std::memory_order_relaxed)) return;
-  message* last_first = inbox.exchange(nullptr, std::memory_order_acquire);
-  message* in_order = nullptr;
-  while (last_first) {
-    message* next = last_first->next;
-    last_first->next = in_order;
-    in_order = last_first;
-    last_first = next;
-  }
-  while (in_order) {
-    message* next = in_order->next;
-    in_order->deliver(*in_order);
-    in_order = next;
   }
 }
 
@@ -366,6 +346,8 @@ fiber_state* hub_state::create(const spawn_options& how, std::size_t body_size, 
   f->destroy = &fiber_entry::destroy;
   f->resume_at = f;
   f->id = f->number = next_id++;
+  if (running) f->spawned_by = running->id;
+  f->is_daemon = how.daemon;
   if (!how.name.empty()) f->given_name = how.name;
   return f;
 }
@@ -420,9 +402,12 @@ void hub_state::conclude(fiber_state& f) {
   static_cast<all_link&>(f).unlink();
   --fiber_count;
   f.kill_pending = nullptr;
+  if (__builtin_expect(f.is_daemon, 0)) --daemon_count;
+  if (__builtin_expect(f.extras && f.extras->slot, 0)) slots[f.extras->slot - 1] = false;
   f.listeners.tell_all();
   if (f.links)
     for (auto& link : std::exchange(*f.links, {})) start_link(f, std::move(link));
+  if (fiber_count - daemon_count <= 1) idle.tell_all();
 }
 
 void hub_state::finish_unstarted(fiber_state& f, std::exception_ptr reason) {
@@ -444,48 +429,4 @@ void hub_state::finish_unstarted(fiber_state& f, std::exception_ptr reason) {
   greenlet_release(&f);
 }
 
-// --- interruption ----------------------------------------------------------------------------------------------------
-
-bool hub_state::scope_has_fired() const noexcept { return timeout_scope::first_fired(running->scopes) != nullptr; }
-
-void hub_state::throw_interrupt() {
-  if (running->kill_pending) {
-    if (thread.current != thread.base) thread.current->exit_goes_on = true;
-    std::rethrow_exception(std::exchange(running->kill_pending, nullptr));
-  }
-  timeout_scope* fired = timeout_scope::first_fired(running->scopes);
-  RINGLET_ASSERT(fired, "a wait was interrupted by nothing");
-  fired->raise();
-}
-
-void hub_state::doom(fiber_state& f, std::exception_ptr reason) {
-  if (f.extras && f.extras->shields > 0) {
-    if (!f.extras->kill_deferred) f.extras->kill_deferred = std::move(reason);
-    return;
-  }
-  if (!f.kill_pending) f.kill_pending = std::move(reason);
-  interrupt(f);
-}
-
-void hub_state::interrupt(fiber_state& f) {
-  waiter* w = f.waiting;
-  if (!w || f.step != fiber_phase::parked || !w->interruptible || w->reason != wake_reason::none) return;
-  if (w->withdraw && !w->withdraw(*w)) return;
-  wake(*w, wake_reason::interrupted);
-}
-
-void require_can_park(const char* what) {
-  if (!hub_state::here().can_park())
-    throw std::logic_error(std::string("ringlet: ") + what +
-                           " would block inside the hub itself (a callback runs there); only fibers may wait. Cure: spawn a "
-                           "fiber from the callback and wait there.");
-}
-
 }  // namespace ringlet::detail
-
-namespace ringlet::hub {
-const void* running_fiber() noexcept {
-  auto* h = detail::hub_state::here_or_null();
-  return h ? h->running : nullptr;
-}
-}  // namespace ringlet::hub

@@ -70,6 +70,7 @@ struct fiber_extras {
     std::shared_ptr<const void> value;
   };
   std::shared_ptr<const std::vector<inherited_local>> inherited;  // by key; shared until one of the fibers sets another
+  std::uint32_t slot = 0;
 };
 
 struct fiber_state : greenlet_state, ready_link, all_link {
@@ -80,6 +81,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   unsigned generation = fork_generation.load(std::memory_order_relaxed);
   bool error_seen = false;
   bool was_exit = false;  // ended by greenlet_exit
+  bool is_daemon = false;
   waiter* waiting = nullptr;
   clock::time_point since{};       // parked since (the clock of the hub's last turn)
   std::exception_ptr kill_pending;  // thrown at its next C++ wait
@@ -91,7 +93,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   delayed_start start_timer;
   // Called once its stack has been left for good, on the next one's: what may take the stack must not be told before.
   void (*left_stack)(fiber_state&) = nullptr;
-  std::uint64_t id = 0;
+  std::uint64_t id = 0, spawned_by = 0;
   std::string given_name;
   std::unique_ptr<fiber_extras> extras;
 
@@ -116,6 +118,17 @@ struct RINGLET_SHOWN hub_state {
   unsigned io_streak = 0;  // calls that succeeded at once since the last switch
   base::intrusive_list<fiber_state, all_link> fibers;  // unfinished ones, main not among them
   std::size_t fiber_count = 0;
+  std::size_t daemon_count = 0;
+  listener_list idle;             // told when few are left: see join
+  struct spawn_callback {
+    std::uint64_t id;
+    std::function<void(const any_fiber&)> call;
+  };
+  std::vector<spawn_callback> spawn_callbacks;
+  bool has_spawn_callbacks = false;
+  std::vector<bool> slots;        // those that are taken
+  std::atomic<std::uint64_t> turns{0};  // for the monitor, as is the next
+  std::atomic<bool> asleep{false};
   fiber_state& main_fiber;        // on the heap: handles of it may outlive the hub
   fiber_state* chief = nullptr;   // who is told of a deadlock: main, or in a child the fiber that forked
   greenlet_state* own = nullptr;  // the hub's own greenlet
@@ -126,7 +139,7 @@ struct RINGLET_SHOWN hub_state {
   std::size_t foreign_work = 0;   // helper threads or other hubs owe us a message
   std::size_t watched_fds = 0;
   void* fd_watches = nullptr;     // io's, per hub
-  std::function<void(const hub::failure&)> on_error;  // of fibers whose result nobody asks for; empty: stderr
+  std::function<void(const hub::failure&)> on_error;  // of what nobody else sees; empty: stderr
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   std::uint64_t switches_at_silence = ~std::uint64_t(0);  // nothing has run since the hub last slept in vain
   bool deadlock_reported = false;
@@ -210,6 +223,7 @@ struct RINGLET_SHOWN hub_state {
   void look_for_deadlock();
   void tell_of_signal();
   void conclude(fiber_state&);
+  void trace();
 };
 
 // A handler is about to run on this thread; told by whoever wraps the program's handlers (a door), from inside the signal.
@@ -223,9 +237,14 @@ void require_can_park(const char* what);
 void drop_locals(fiber_state&) noexcept;  // on its own stack
 void inherit(fiber_state& child, const fiber_state& spawner);
 std::string describe_fiber(const fiber_state&, clock::time_point now);
-std::string describe_all(hub_state&);
+std::string describe_all(hub_state&, const ringlet::hub::describe_options& how = {});
 std::string describe_exception(const std::exception_ptr&);
 void report_unseen_error(const fiber_state&) noexcept;
+// Tells this thread's error handler, or stderr: `who` has failed, `text` as a sentence without the error.
+void report_error(const char* what, const std::string& who, const std::exception_ptr&, const std::string& text) noexcept;
+void call_spawn_callbacks(hub_state&, fiber_state&);
+// Threads of ours that wake nobody by themselves.
+inline std::atomic<std::size_t> silent_threads{0};
 
 }  // namespace ringlet::detail
 

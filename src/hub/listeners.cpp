@@ -41,7 +41,9 @@ void listener_list::remove(listener& l) noexcept {
 
 void listener_list::tell_those() noexcept {
   while (listener* l = first_) {
-    remove(*l);
+    first_ = l->after;
+    (first_ ? first_->before : last_) = nullptr;
+    l->linked = false;
     if (!is_ghost(*l)) l->told(*l);
   }
 }

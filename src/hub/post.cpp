@@ -1,7 +1,5 @@
 // What other threads may hold of a hub, and how they give it work.
 
-#include <cstdio>
-
 #include "base/lock.hpp"
 #include "hub/fork.hpp"
 #include "hub/hub.hpp"
@@ -28,8 +26,8 @@ void deliver_posted(detail::message& m) {
   std::unique_ptr<posted> p(static_cast<posted*>(&m));
   try {
     spawn(std::move(p->call));
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "ringlet: a posted function could not run: %s\n", e.what());
+  } catch (...) {
+    detail::report_error("post", "the hub", std::current_exception(), "a posted function could not run");
   }
 }
 }  // namespace
@@ -79,4 +77,39 @@ namespace ringlet::detail {
 void leave_handle(hub_state& h) noexcept { hub::handle_access::leave(h); }
 void lock_handles() noexcept { hub::handles_lock.acquire(); }
 void unlock_handles() noexcept { hub::handles_lock.release(); }
+void hub_state::send(message& m) {
+  senders.fetch_add(1, std::memory_order_relaxed);  // who sends knows that we live until its message has arrived
+  m.next = inbox.load(std::memory_order_relaxed);
+  while (!inbox.compare_exchange_weak(m.next, &m, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+  }
+  engine->wake();
+  senders.fetch_sub(1, std::memory_order_release);
+}
+
+void hub_state::drop_messages() noexcept {
+  message* m = inbox.exchange(nullptr, std::memory_order_acquire);
+  while (m) {
+    message* next = m->next;
+    if (m->drop) m->drop(*m);
+    m = next;
+  }
+}
+
+void hub_state::deliver_messages() {
+  if (!inbox.load(std::memory_order_relaxed)) return;
+  message* last_first = inbox.exchange(nullptr, std::memory_order_acquire);
+  message* in_order = nullptr;
+  while (last_first) {
+    message* next = last_first->next;
+    last_first->next = in_order;
+    in_order = last_first;
+    last_first = next;
+  }
+  while (in_order) {
+    message* next = in_order->next;
+    in_order->deliver(*in_order);
+    in_order = next;
+  }
+}
+
 }  // namespace ringlet::detail

@@ -1,8 +1,12 @@
 // What the hub says about itself, for people.
 
-#include <cstdio>
 #include <cxxabi.h>
+
+#include <algorithm>
+#include <cstdio>
 #include <typeinfo>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "hub/hub.hpp"
 
@@ -41,14 +45,44 @@ std::string describe_fiber(const fiber_state& f, clock::time_point now) {
   return text + " for " + seconds_text(now - f.since);
 }
 
-std::string describe_all(hub_state& hub) {
+std::string describe_all(hub_state& hub, const ringlet::hub::describe_options& how) {
+  constexpr std::size_t most = 1000;
   const auto now = hub.engine->now();
-  std::string text = "  " + describe_fiber(hub.main_fiber, now) + "\n";
+  std::string text;
   std::size_t listed = 0;
-  hub.fibers.for_each([&](fiber_state& f) {
-    if (++listed <= 1000) text += "  " + describe_fiber(f, now) + "\n";
-  });
-  if (listed > 1000) text += "  and " + std::to_string(listed - 1000) + " more\n";
+  auto tell = [&](fiber_state& f, std::size_t depth) {
+    const std::string indent(2 + 2 * depth, ' ');
+    text += indent + describe_fiber(f, now) + "\n";
+    if (how.backtraces) text += describe_backtrace(greenlet_backtrace(fiber_resting_place(&f)), (indent + "    ").c_str());
+  };
+  tell(hub.main_fiber, 0);
+  if (!how.tree) {
+    hub.fibers.for_each([&](fiber_state& f) {
+      if (++listed <= most) tell(f, 0);
+    });
+  } else {
+    // Those whose spawner has finished are told beside main.
+    std::unordered_map<std::uint64_t, std::vector<fiber_state*>> children;
+    std::unordered_set<std::uint64_t> alive{0};
+    hub.fibers.for_each([&](fiber_state& f) { alive.insert(f.id); });
+    std::vector<std::pair<fiber_state*, std::size_t>> ahead;
+    hub.fibers.for_each([&](fiber_state& f) {
+      if (alive.contains(f.spawned_by))
+        children[f.spawned_by].push_back(&f);
+      else
+        ahead.emplace_back(&f, 0);
+    });
+    std::reverse(ahead.begin(), ahead.end());
+    for (auto of_main = children[0].rbegin(); of_main != children[0].rend(); ++of_main) ahead.emplace_back(*of_main, 1);
+    while (!ahead.empty()) {
+      const auto [f, depth] = ahead.back();
+      ahead.pop_back();
+      if (++listed <= most) tell(*f, depth);
+      auto& below = children[f->id];
+      for (auto child = below.rbegin(); child != below.rend(); ++child) ahead.emplace_back(*child, depth + 1);
+    }
+  }
+  if (listed > most) text += "  and " + std::to_string(listed - most) + " more\n";
   return text;
 }
 
@@ -74,20 +108,27 @@ std::string describe_exception(const std::exception_ptr& e) {
   }
 }
 
-void report_unseen_error(const fiber_state& f) noexcept {
+void report_error(const char* what, const std::string& who, const std::exception_ptr& error, const std::string& text) noexcept {
   try {
-    auto* h = hub_state::here_or_null();
-    if (h && h->on_error) {
-      const auto handler = h->on_error;  // it may set another one
+    hub_state* hub = hub_state::here_or_null();
+    std::string failed_handler;
+    if (hub && hub->on_error) {
+      const auto handler = hub->on_error;  // it may set another
       try {
-        return handler({f.name(), f.error});
+        return handler({who, error, what});
       } catch (...) {
-        std::fprintf(stderr, "ringlet: the error handler of this thread's hub failed: %s; it was told of this:\n",
-                     describe_exception(std::current_exception()).c_str());
+        failed_handler = describe_exception(std::current_exception());
       }
     }
-    std::fprintf(stderr, "ringlet: fiber '%s' failed, and nobody asked for its result: %s\n", f.name().c_str(),
-                 describe_exception(f.error).c_str());
+    std::fprintf(stderr, "ringlet: %s: %s\n", text.c_str(), describe_exception(error).c_str());
+    if (!failed_handler.empty()) std::fprintf(stderr, "ringlet: the error handler failed: %s\n", failed_handler.c_str());
+  } catch (...) {
+  }
+}
+
+void report_unseen_error(const fiber_state& f) noexcept {
+  try {
+    report_error("fiber", f.name(), f.error, "fiber '" + f.name() + "' failed, and nobody asked for its result");
   } catch (...) {
   }
 }
@@ -115,9 +156,9 @@ counts count() noexcept {
   return c;
 }
 
-std::string describe_fibers() {
+std::string describe_fibers(const describe_options& how) {
   auto* h = detail::hub_state::here_or_null();
-  return h ? detail::describe_all(*h) : "  this thread has no hub\n";
+  return h ? detail::describe_all(*h, how) : "  this thread has no hub\n";
 }
 std::string engine_name() { return std::string(detail::hub_state::here().engine->name()); }
 std::string engine_reason() { return detail::hub_state::here().engine_reason; }
