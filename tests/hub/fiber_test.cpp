@@ -1,6 +1,7 @@
 // Fibers: in which order they run, how they end, and who is told.
 
 #include <algorithm>
+#include <cfenv>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -24,6 +25,23 @@ struct own_error : std::runtime_error {
 };
 
 }  // namespace
+
+HUB_CASE("fiber: the rounding mode of floating point is each fiber's own") {
+  REQUIRE(std::fegetround() == FE_TONEAREST);
+  bool kept = false;
+  auto upward = spawn([&] {
+    std::fesetround(FE_UPWARD);
+    yield();
+    kept = std::fegetround() == FE_UPWARD;
+  });
+  yield();
+  CHECK(std::fegetround() == FE_TONEAREST);
+  auto later = spawn([] { return std::fegetround(); });
+  CHECK(later.get() == FE_TONEAREST);
+  upward.join();
+  CHECK(kept);
+  CHECK(std::fegetround() == FE_TONEAREST);
+}
 
 // --- order -----------------------------------------------------------------------------------------------------------
 
