@@ -12,8 +12,9 @@
 //   sum.next(); sum.send(5); sum.next(); sum.result();       // 0, 5, nothing more, "5"
 //
 // Semantics are those of Python's generators: next() runs to the next yield; send(s) makes s the value of the yield that
-// waits; throw_into raises there; close() raises generator_exit there, and destroying a generator closes it. An exception
-// that leaves the body is thrown in whoever resumed it, and the generator is over.
+// waits; throw_into raises there; close() raises generator_exit there; destroying a suspended one unwinds it with
+// greenlet_exit. A timeout or kill shield that the body has open across a yield counts for its consumer. An exception that
+// leaves the body is thrown in whoever resumed it, and the generator is over.
 //
 // A generator may wait like any code of its fiber. It belongs to its thread and may be resumed by one fiber after another,
 // but not by one while another is inside.

@@ -132,14 +132,14 @@ class queue {
   // From now on put throws shut_down, also for those who wait in it. What is in the queue can still be taken; when it is
   // empty get throws, too. immediate: what is in it is destroyed and counts as dealt with. May be called again.
   void shutdown(bool immediate = false) {
-    typename Order::template store<T> dropped;
+    std::optional<decltype(store_.take_all())> dropped;  // destroyed after the lock is open
     std::lock_guard hold(lock_);
     shut_ = true;
     room_ = 0;
     putters_.wake_all();
     if (immediate) {
       unfinished_ -= std::min(unfinished_, store_.size());
-      store_.swap(dropped);
+      dropped.emplace(store_.take_all());
       if (unfinished_ == 0) joiners_.wake_all();
     }
     if (store_.empty()) getters_.wake_all();

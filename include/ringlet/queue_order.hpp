@@ -42,6 +42,7 @@ struct fifo {
       --size_;
       return item;
     }
+    store take_all() noexcept { return std::move(*this); }
     void swap(store& other) noexcept {
       std::swap(items_, other.items_);
       std::swap(room_, other.room_);
@@ -88,7 +89,7 @@ struct lifo {
       items_.pop_back();
       return item;
     }
-    void swap(store& other) noexcept { items_.swap(other.items_); }
+    std::vector<T> take_all() noexcept { return std::exchange(items_, {}); }
 
    private:
     std::vector<T> items_;
@@ -143,7 +144,7 @@ struct by_priority {
       heap_.pop_back();
       return item;
     }
-    void swap(store& other) noexcept { heap_.swap(other.heap_); }
+    auto take_all() noexcept { return std::exchange(heap_, {}); }
 
    private:
     struct entry {

@@ -32,7 +32,7 @@ class RINGLET_EXPORT shared_mutex : public detail::timed_lockable<shared_mutex> 
   }
   template <class Clock, class Duration>
   bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& moment) {
-    return lock_shared_until(deadline(moment - Clock::now()));
+    return lock_shared_until(detail::deadline_at<Clock>(moment));
   }
 
  private:

@@ -133,6 +133,13 @@ class RINGLET_EXPORT bounded_semaphore {
 };
 
 namespace detail {
+// A moment of any clock, as a deadline; the furthest past is as good as any.
+template <class Clock, class Moment>
+deadline deadline_at(const Moment& moment) {
+  const auto now = Clock::now();
+  return moment <= now ? deadline::passed() : deadline(moment - now);
+}
+
 // What std::unique_lock and its kin ask of a lock that can wait for a time, in terms of lock_until.
 template <class Lock>
 struct timed_lockable {
@@ -142,7 +149,7 @@ struct timed_lockable {
   }
   template <class Clock, class Duration>
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& moment) {
-    return static_cast<Lock*>(this)->lock_until(deadline(moment - Clock::now()));
+    return static_cast<Lock*>(this)->lock_until(detail::deadline_at<Clock>(moment));
   }
 };
 

@@ -50,6 +50,7 @@ struct joiner : detail::waiter {
 bool join_one(fiber_state& f, deadline until) {
   if (finished(&f)) return true;
   hub_state& hub = *f.hub;
+  const any_fiber keep = (detail::fiber_retain(&f), fiber_access::adopt(&f));  // its end may drop the handle that it is joined by
   detail::require_can_park("join");
   if (hub.running == &f) throw std::logic_error("ringlet: fiber '" + f.name() + "' joins itself; it would wait forever");
   // One waiter, one listener, no allocation.
@@ -150,6 +151,7 @@ void fiber_release(fiber_state* f) noexcept { greenlet_release(f); }
 body* fiber_result(fiber_state* f, deadline until) {
   checked(f, "get");
   if (f->is_main_fiber) throw std::logic_error("ringlet: the main fiber has no result to get");
+  const any_fiber keep = (fiber_retain(f), fiber_access::adopt(f));
   if (!join_one(*f, until))
     throw not_ready("ringlet: fiber '" + f->name() + "' was not finished when get's deadline passed");
   if (f->error) {
@@ -186,7 +188,7 @@ bool any_fiber::started() const noexcept {
 }
 std::exception_ptr any_fiber::exception() const noexcept {
   if (!state_) return nullptr;
-  state_->error_seen = true;
+  if (state_->error) state_->error_seen = true;
   return state_->error;
 }
 
@@ -197,7 +199,7 @@ bool any_fiber::kill(std::exception_ptr reason, deadline until) const {
   if (!reason) throw std::invalid_argument("ringlet: kill needs a reason: a null exception_ptr was given");
   if (finished(&f)) return true;
   hub_state& hub = *f.hub;
-  if (&f == hub.running) std::rethrow_exception(reason);
+  if (&f == hub.running) hub.die(reason);
   if (f.step == fiber_phase::delayed || f.step == fiber_phase::scheduled) {
     hub.finish_unstarted(f, reason);
     return true;
@@ -332,7 +334,7 @@ bool killall(std::vector<any_fiber> fibers, std::exception_ptr reason, deadline 
     joinall(others, {.until = until});
     ended = std::count_if(others.begin(), others.end(), [](const auto& f) { return f.ready(); });
   }
-  if (kill_self) std::rethrow_exception(reason);
+  if (kill_self) detail::hub_state::here().die(reason);
   return ended == count;
 }
 

@@ -26,7 +26,10 @@ thread_local hub_state* hub_of_thread = nullptr;
 
 struct at_thread_end {
   ~at_thread_end() {
-    if (hub_of_thread && sys::call(SYS_gettid) != ::getpid()) delete hub_of_thread;
+    if (sys::call(SYS_gettid) == ::getpid())
+      process_ends.store(true, std::memory_order_relaxed);  // before the first static is destroyed (exit(3))
+    else if (hub_of_thread)
+      delete hub_of_thread;
   }
 };
 thread_local at_thread_end sentinel;
@@ -113,6 +116,11 @@ hub_state::~hub_state() {
     break;
   }
   if (running == &main_fiber && main_fiber.extras) drop_locals(main_fiber);
+  leave_handle(*this);  // what ended just now may have asked for one
+  // Those that resisted leave what they wait on; nobody may find them there.
+  fibers.for_each([](fiber_state& f) {
+    if (f.waiting && f.waiting->withdraw) f.waiting->withdraw(*f.waiting);
+  });
   // A waker on another thread may have given us its message and not yet be out of send().
   while (senders.load(std::memory_order_acquire) != 0) sys::call(SYS_sched_yield);
   drop_messages();

@@ -39,6 +39,8 @@ struct timeout_scope;
 // Counts the forks between the first process and this one. A fiber of an older count is a ghost: its frames are in this
 // process's memory, and nobody may resume them.
 inline std::atomic<unsigned> fork_generation{0};
+// The main thread has begun to end: what is static is destroyed whoever waits on it.
+inline std::atomic<bool> process_ends{false};
 
 enum class fiber_phase : std::uint8_t { delayed, scheduled, ready, running, parked, finished };
 
@@ -186,6 +188,8 @@ struct RINGLET_SHOWN hub_state {
   }
   // Throws it and so settles it.
   [[noreturn]] void throw_interrupt();
+  // The running fiber kills itself: all of it, also from inside a greenlet that it has switched to.
+  [[noreturn]] void die(const std::exception_ptr& reason);
   void doom(fiber_state&, std::exception_ptr reason);  // throws it there, at once or when its shields are down
   void interrupt(fiber_state&);  // it has something pending: ends its wait if it may
 

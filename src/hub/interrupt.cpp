@@ -11,6 +11,11 @@ namespace ringlet::detail {
 
 bool hub_state::scope_has_fired() const noexcept { return timeout_scope::first_fired(running->scopes) != nullptr; }
 
+void hub_state::die(const std::exception_ptr& reason) {
+  if (thread.current != thread.base) thread.current->exit_goes_on = true;
+  std::rethrow_exception(reason);
+}
+
 void hub_state::throw_interrupt() {
   if (running->kill_pending) {
     if (thread.current != thread.base) thread.current->exit_goes_on = true;

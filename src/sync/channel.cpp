@@ -16,14 +16,18 @@
 #include <mutex>
 
 #include "base/assert.hpp"
+#include "base/sys.hpp"
 #include "hub/hub.hpp"
 
 namespace ringlet {
 
 namespace detail {
 
+struct offer;
 namespace {
 struct offered_wait : waiter {
+  std::span<const select_case> cases;
+  offer* offers = nullptr;
   std::atomic<bool> claimed{false};
   std::size_t happened = 0;  // whoever claims it says which case
   bool by_shutdown = false;
@@ -49,6 +53,14 @@ struct offer {
   offer* before = nullptr;
   offer* after = nullptr;
   offer_list* in = nullptr;
+  // Who takes it out of its list: whoever leads it from listed to something else, while the channel is there: its own fiber
+  // (leaving) or, under the channel's lock, a partner or the channel's end (taken, and gone when it is no longer touched).
+  enum class step : std::uint8_t { gone, listed, taken, leaving };
+  std::atomic<step> at{step::gone};
+  bool move_on(step to) noexcept {
+    step was = step::listed;
+    return at.compare_exchange_strong(was, to, std::memory_order_acq_rel);
+  }
 };
 
 struct offer_links {
@@ -59,6 +71,7 @@ struct offer_links {
     settle(list);
     list.tag = this_process();
     o.in = &list;
+    o.at.store(offer::step::listed, std::memory_order_relaxed);
     o.before = list.last;
     o.after = nullptr;
     (o.before ? o.before->after : list.first) = &o;
@@ -67,17 +80,18 @@ struct offer_links {
   static void remove(offer& o) noexcept {
     (o.before ? o.before->after : o.in->first) = o.after;
     (o.after ? o.after->before : o.in->last) = o.before;
-    o.in = nullptr;
+    o.at.store(offer::step::gone, std::memory_order_release);  // the last touch
   }
   // The first one that still stands, now claimed and taken out; null if there is none.
   static offer* claim_first(offer_list& list) noexcept {
     settle(list);
-    while (offer* o = list.first) {
-      remove(*o);
-      if (o->wait->claim()) {
-        o->wait->happened = o->index;
-        return o;
-      }
+    for (offer *o = list.first, *next; o; o = next) {
+      next = o->after;
+      if (!o->move_on(offer::step::taken)) continue;  // on its way out
+      const bool ours = o->wait->claim();
+      if (ours) o->wait->happened = o->index;
+      remove(*o);  // last: one that was claimed elsewhere may be gone from here on
+      if (ours) return o;
     }
     return nullptr;
   }
@@ -100,8 +114,23 @@ struct offer_links {
 using links = offer_links;
 
 channel_core::~channel_core() {
+  if (process_ends.load(std::memory_order_relaxed)) return;
   lock_.lock();  // see ~wait_queue
   RINGLET_ASSERT(links::count(senders_) + links::count(receivers_) == 0, "a channel is destroyed while a fiber waits on it");
+  // What is left are offers of selects that have happened on another channel: they need not come here any more. One that
+  // is just coming, on another thread, is waited for.
+  for (offer_list* side : {&senders_, &receivers_}) {
+    links::settle(*side);
+    while (offer* o = side->first) {
+      if (o->move_on(offer::step::taken)) {
+        links::remove(*o);
+        continue;
+      }
+      lock_.unlock();
+      sys::call(SYS_sched_yield);
+      lock_.lock();
+    }
+  }
 }
 
 void channel_core::shutdown() noexcept {
@@ -181,6 +210,22 @@ using detail::hub_state;
 using detail::links;
 using detail::wake_reason;
 
+namespace {
+// Takes out what offers are left. One that is in no list any more was taken out by a partner or by its channel's end: that
+// channel may be gone.
+void leave(detail::offered_wait& w) noexcept {
+  for (std::size_t i = 0; i < w.cases.size(); ++i) {
+    detail::offer& mine = w.offers[i];
+    if (mine.move_on(detail::offer::step::leaving)) {
+      std::lock_guard hold(links::lock_of(*w.cases[i].on));
+      links::remove(mine);
+    } else {
+      while (mine.at.load(std::memory_order_acquire) != detail::offer::step::gone) sys::call(SYS_sched_yield);
+    }
+  }
+}
+}  // namespace
+
 std::optional<std::size_t> select(std::span<const select_case> cases, deadline until) {
   const std::size_t n = cases.size();
   if (n == 0) throw std::invalid_argument("ringlet: select without a case; it would wait forever");
@@ -189,12 +234,14 @@ std::optional<std::size_t> select(std::span<const select_case> cases, deadline u
   if (waits) detail::require_can_park(what);
 
   detail::several<detail::offer> offers(n);
+  detail::several<std::size_t> order(n);
   detail::offered_wait me;
   {
     detail::all_locked locked(cases);
-    const std::size_t start = n > 1 ? detail::choose(n) : 0;
+    for (std::size_t k = 0; k < n; ++k) order.get()[k] = k;
     for (std::size_t k = 0; k < n; ++k) {
-      const std::size_t i = start + k < n ? start + k : start + k - n;
+      if (k + 1 < n) std::swap(order.get()[k], order.get()[k + detail::choose(n - k)]);
+      const std::size_t i = order.get()[k];
       const select_case& c = cases[i];
       if (links::shut(*c.on)) {
         if (!c.sends) return i;
@@ -213,7 +260,15 @@ std::optional<std::size_t> select(std::span<const select_case> cases, deadline u
     me.what = what;
     me.whom = cases[0].on;
     me.fiber = hub_state::here().running;
-    me.withdraw = [](detail::waiter& w) { return static_cast<detail::offered_wait&>(w).claim(); };
+    me.cases = cases;
+    me.offers = offers.get();
+    // Who gives up leaves its channels at once: when it runs again they may be gone.
+    me.withdraw = [](detail::waiter& w) {
+      auto& late = static_cast<detail::offered_wait&>(w);
+      if (!late.claim()) return false;
+      leave(late);
+      return true;
+    };
     for (std::size_t i = 0; i < n; ++i) {
       detail::offer& mine = offers.get()[i];
       mine.wait = &me;
@@ -225,12 +280,7 @@ std::optional<std::size_t> select(std::span<const select_case> cases, deadline u
   }
   hub_state& hub = hub_state::here();
   const wake_reason ended = hub.wait(me, until);
-  for (std::size_t i = 0; i < n; ++i) {
-    if (ended == wake_reason::woken && i == me.happened) continue;  // taken out; that channel may be gone already
-    std::lock_guard hold(links::lock_of(*cases[i].on));
-    detail::offer& mine = offers.get()[i];
-    if (mine.in) links::remove(mine);
-  }
+  if (ended == wake_reason::woken && n > 1) leave(me);
   if (ended == wake_reason::interrupted) hub.throw_interrupt();
   if (ended == wake_reason::timed_out) return std::nullopt;
   if (me.by_shutdown && cases[me.happened].sends) detail::throw_shut_down("send");

@@ -40,13 +40,14 @@ timer::timer(deadline when, std::function<void()> f) : state_(std::make_shared<s
 }
 
 bool timer::cancel() noexcept {
-  if (!state_) return false;
-  const bool cancelled_now = state_->leave(state::phase::cancelled);
+  const auto kept = state_;  // who joins may destroy this timer as soon as it is over
+  if (!kept) return false;
+  const bool cancelled_now = kept->leave(state::phase::cancelled);
   if (cancelled_now) {
-    state_->over.set();
-    state_->cancelling.set();
+    kept->over.set();
+    kept->cancelling.set();
   }
-  return cancelled_now || cancelled();
+  return cancelled_now || kept->step.load() == state::phase::cancelled;
 }
 
 bool timer::join(deadline until) const { return !state_ || state_->over.wait(until); }

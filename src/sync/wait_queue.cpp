@@ -23,7 +23,7 @@ struct queued : waiter {
   wait_list* list = nullptr;
   queued* before = nullptr;
   queued* after = nullptr;
-  bool in_list = false;
+  std::atomic<bool> in_list{false};
   void* gift = nullptr;
 };
 
@@ -38,7 +38,7 @@ struct list_links {
     }
     w.before = static_cast<queued*>(q.last_);
     w.after = nullptr;
-    w.in_list = true;
+    w.in_list.store(true, std::memory_order_relaxed);
     if (w.before)
       w.before->after = &w;
     else
@@ -54,7 +54,7 @@ struct list_links {
       w.after->before = w.before;
     else
       q.last_ = w.before;
-    w.in_list = false;
+    w.in_list.store(false, std::memory_order_release);
   }
   static queued* first(wait_list& q) {
     if (q.first_ && __builtin_expect(q.tag_ != this_process(), 0)) q.first_ = q.last_ = nullptr;
@@ -73,6 +73,7 @@ void wait_lock::lock_slowly(std::uint32_t found) noexcept {
 }
 
 void wait_list::check_nobody_waits() noexcept {
+  if (process_ends.load(std::memory_order_relaxed)) return;
   RINGLET_ASSERT(!list_links::first(*this), "an event, lock or queue is destroyed while a fiber waits for it");
 }
 
@@ -95,8 +96,10 @@ bool wait_list::wait(wait_lock& held, deadline until, const char* what, const vo
   w.fiber = hub->running;
   w.withdraw = [](waiter& x) {
     auto& late = static_cast<queued&>(x);
+    // Claimed already, its message under way: what it waited for may be gone.
+    if (!late.in_list.load(std::memory_order_acquire)) return false;
     late.lock->lock();
-    const bool still_there = late.in_list;
+    const bool still_there = late.in_list.load(std::memory_order_relaxed);
     if (still_there) list_links::remove(*late.list, late);
     late.lock->unlock();
     return still_there;

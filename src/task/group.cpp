@@ -101,6 +101,10 @@ struct group::impl {
 
   void adopt(const any_fiber& f, standing as) {
     fiber_state* state = detail_state(f);
+    if (state->step == fiber_phase::finished) {  // a spawn callback has killed it
+      if (as == standing::placed) give_back();
+      return;
+    }
     auto& m = all.try_emplace(state, *this, f, as).first->second;
     if (as == standing::guest) ++guests;
     state->listeners.add(m);
@@ -187,6 +191,12 @@ bool group::discard(const any_fiber& f) {
   impl_->enter("discard");
   const auto found = impl_->all.find(impl::detail_state(f));
   if (found == impl_->all.end() || found->second.as == standing::guest) return false;
+  if (found->second.as == standing::waiting) {  // it still needs the group, until it has had a place
+    found->second.as = standing::guest;
+    ++impl_->guests;
+    if (impl_->members() == 0) impl::wake_all(impl_->shrunk);
+    return true;
+  }
   found->second.state().listeners.remove(found->second);
   impl_->remove(found);
   return true;
@@ -254,7 +264,7 @@ bool group::kill(std::exception_ptr reason, deadline until) {
       break;
     }
   }
-  if (survivors) std::rethrow_exception(reason);
+  if (survivors) detail::hub_state::here().die(reason);
   return all_gone;
 }
 
@@ -285,10 +295,15 @@ void group::adopt(const any_fiber& f, standing as) {
 void group::take_place_inside() {
   impl_->take(never);
   // Discarded meanwhile: the place is not its own to keep.
-  if (auto* me = impl_->self())
+  auto* me = impl_->self();
+  if (me && me->as == standing::waiting) {
     me->as = standing::placed;
-  else
-    impl_->give_back();
+    return;
+  }
+  impl_->give_back();
+  if (!me) return;
+  me->state().listeners.remove(*me);
+  impl_->remove(impl_->all.find(impl_->hub->running));
 }
 
 bool group::is_inside() const noexcept {

@@ -35,7 +35,7 @@ struct hub_threads::impl {
   struct one {
     std::size_t index = 0;
     hub::handle handle;
-    hub_state* hub = nullptr;  // to be compared only, but on its own thread
+    std::atomic<hub_state*> hub{nullptr};  // to be compared only, but on its own thread
     event stop;
     std::atomic<std::size_t> load{0};
     std::exception_ptr failed;          // to start
@@ -66,7 +66,7 @@ struct hub_threads::impl {
   one* own() const noexcept {
     auto* here = hub_state::here_or_null();
     for (std::size_t i = 0; here && i < count; ++i)
-      if (all[i].hub == here) return &all[i];
+      if (all[i].hub.load(std::memory_order_relaxed) == here) return &all[i];
     return nullptr;
   }
   void stop() {
@@ -162,6 +162,7 @@ struct hub_threads::impl::starter {
       }
     if (auto* hub = hub_state::here_or_null()) {
       kill_everybody(*hub);
+      mine.hub.store(nullptr, std::memory_order_relaxed);  // another thread's hub may get its address
       delete hub;
     }
     all->running.done();

@@ -35,6 +35,10 @@ struct fiber_scope::state {
   }
 
   void adopt(const any_fiber& fiber) {
+    if (hub != detail::hub_state::here_or_null()) {
+      if (!fiber.started()) fiber.kill(deadline::passed());
+      throw wrong_thread("ringlet: a fiber_scope is given a child on another thread than its own");
+    }
     child& c = children.emplace_back();
     c.scope = this;
     c.fiber = fiber;
@@ -121,6 +125,7 @@ struct fiber_scope::state {
   }
 
   detail::timeout_scope entry;
+  detail::hub_state* const hub = &detail::hub_state::here();
   const int at_begin;
   std::list<child> children;  // those that have not ended
   any_fiber first_failed;

@@ -162,6 +162,7 @@ std::size_t thread_pool::threads() const noexcept { return impl_->crew->threads(
 std::size_t thread_pool::unfinished() const noexcept { return impl_->unfinished.left(); }
 
 bool thread_pool::join(deadline until) {
+  if (is_inside()) throw std::logic_error("ringlet: thread_pool::join on one of its own helpers; it would wait for itself for ever");
   impl_->enter();
   return impl_->unfinished.wait(until, "thread_pool::join");
 }

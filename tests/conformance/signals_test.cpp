@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <functional>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -118,7 +119,11 @@ CONFORMANCE_ON_MAIN("signals: SA_RESTART lets calls go on that may, and no other
     auto s = t.stream();
     handler on(SA_RESTART);
     handler another(0, SIGUSR1);  // whose flags are its own
-    signal_me_meanwhile(t, [b = s.b] { ::send(b, "hello", 5, 0); });
+    // Those that end all the same get no data: which of the two the kernel sees first would be a race.
+    const bool goes_on = std::string_view(each.name).substr(0, 2) == "re";
+    signal_me_meanwhile(t, [b = s.b, goes_on] {
+      if (goes_on) ::send(b, "hello", 5, 0);
+    });
     t.did(each.name, each.call(s.a));
     t.join();
     t.saw("handled", handled);
