@@ -23,6 +23,7 @@
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
+#include "context/sanitizer.hpp"
 #include "hub/hub.hpp"
 
 namespace ringlet {
@@ -187,6 +188,15 @@ struct monitor_list {
     }
     errno = kept;
   }
+#if RINGLET_TSAN
+  // ThreadSanitizer must hear of a handler: it lets none run within its own code.
+  static void install() {
+    struct sigaction ours {};
+    ours.sa_sigaction = &on_signal;
+    ours.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+    ::sigaction(the_signal, &ours, nullptr);
+  }
+#else
   static void install() {
     kernel_action now{}, of_faults{};
     sys::call(SYS_rt_sigaction, the_signal, nullptr, &now, sizeof now.mask);
@@ -201,6 +211,7 @@ struct monitor_list {
     ours.restorer = of_faults.restorer;
     sys::call(SYS_rt_sigaction, the_signal, &ours, nullptr, sizeof ours.mask);
   }
+#endif
 };
 
 blocking_monitor::blocking_monitor(clock::duration limit, std::function<void(const blocking_report&)> handler)

@@ -332,7 +332,7 @@ def _():
     sites = run([ringlet, "info", "--sites", "curl"])
     expect_equal(sites.status, 0, "status with --sites")
     lines = sites.out.decode().split("system-call door")[1]
-    for name in ("futex", "clone3", "wait4", "rt_sigreturn"):
+    for name in ("futex", "clone3", "rt_sigreturn"):  # wait4's number is a variable in glibc 2.41
         expect(f" {name} " in lines, f"no line for {name}")
     expect("refused" not in lines, lines)
     expect_equal(run([ringlet, "info", "--sites"]).status, 125, "--sites of nothing")
