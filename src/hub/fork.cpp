@@ -23,7 +23,7 @@ namespace ringlet::detail {
 constinit std::atomic<std::uint32_t> fork_tag{1};  // 0 is a free lock
 
 namespace {
-int known_process = 0;
+std::atomic<int> known_process{0};  // every thread that makes a hub writes it
 
 void in_child() {
   unlock_handles();
@@ -32,14 +32,14 @@ void in_child() {
 }  // namespace
 
 void register_fork_handler() {
-  known_process = ::getpid();
+  known_process.store(::getpid(), std::memory_order_relaxed);
   static const int once = ::pthread_atfork(&lock_handles, &unlock_handles, &in_child);
   (void)once;
 }
 
 void go_on_in_child() {
-  if (known_process == ::getpid()) return;
-  known_process = ::getpid();
+  const int process = ::getpid();
+  if (known_process.exchange(process, std::memory_order_relaxed) == process) return;
   fork_generation.fetch_add(1, std::memory_order_relaxed);
   fork_tag.fetch_add(1, std::memory_order_relaxed);
   loop::offload_forget_after_fork();

@@ -198,7 +198,8 @@ hub_threads::hub_threads(private_tag, std::size_t count, hub_threads_options how
     }
   }
   all.starting.wait_out("the start of hub_threads");
-  for (std::size_t i = 0; i < count && !failed; ++i) failed = all.all[i].failed;
+  // Taken, not shared: the threads may let go of the rest later than the catcher does.
+  for (std::size_t i = 0; i < count && !failed; ++i) failed = std::exchange(all.all[i].failed, nullptr);
   if (!failed) return;
   all.stop();
   all.running.wait_out("the end of hub_threads that could not start");

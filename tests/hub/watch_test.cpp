@@ -292,17 +292,21 @@ TEST_CASE("monitor: idle, sleeping and yielding hubs are not reported, nor a cro
     std::thread& thread;
     ~at_end() { thread.join(); }
   } joins{worker};
-  blocking_monitor watch(40ms);
+  blocking_monitor watch(200ms);  // long, so that no stall of the machine makes one run of it
   sleep(100ms);
   std::vector<any_fiber> crowd;
-  for (int i = 0; i < 4000; ++i)
-    crowd.push_back(spawn([] {
+  event all_there;  // so that they are one crowd
+  for (int i = 0; i < 600; ++i) {
+    crowd.push_back(spawn([&] {
+      all_there.wait();
       for (int n = 0; n < 2; ++n) {
-        const auto until = std::chrono::steady_clock::now() + 10us;
-        while (std::chrono::steady_clock::now() < until) asm volatile("" ::: "memory");
+        burn(1ms);
         yield();
       }
     }));
+    if (i % 4 == 0) yield();  // to make one takes a sanitizer a millisecond
+  }
+  all_there.set();
   joinall(crowd);
   CHECK(watch.reports() == 0);
 }
