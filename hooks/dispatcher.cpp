@@ -143,7 +143,7 @@ void dispatch(registers& r) {
     if (result == pass) {
       r.rax = number;
       threads::deliver_signals(self);
-      threads::inside = false;
+      threads::leave();
       return patch::pass_at_site(r);
     }
     const bool again = result == -EINTR && self.ended_by_signal && self.may_restart;
@@ -151,7 +151,7 @@ void dispatch(registers& r) {
     threads::deliver_signals(self);
     if (!again) break;
   }
-  threads::inside = false;
+  threads::leave();
 }
 
 patch::number_set wanted_numbers() {

@@ -1,7 +1,12 @@
 #include "threads_mode.hpp"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <gnu/libc-version.h>
+#include <link.h>
+#include <sys/auxv.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdio>
@@ -53,14 +58,53 @@ std::size_t foreign_threads() noexcept {
   return tasks;
 }
 
+// Where calls of malloc go. A program that is not position-independent and takes malloc's address has a doorstep of its own
+// for it, which dlsym finds first: that is not where malloc is.
+const void* home_of_malloc() noexcept {
+  const void* found = ::dlsym(RTLD_DEFAULT, "malloc");
+  Dl_info where;
+  ElfW(Sym)* symbol = nullptr;
+  if (found && ::dladdr1(found, &where, reinterpret_cast<void**>(&symbol), RTLD_DL_SYMENT) && symbol && symbol->st_shndx == SHN_UNDEF)
+    found = ::dlsym(RTLD_NEXT, "malloc");
+  return found;
+}
+
+// Objects whose locks the runtime itself may need: it must not find them held by a thread that was made to give way.
+void protect_what_we_use() noexcept {
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void*) {
+        for (const void* one : {reinterpret_cast<const void*>(&::gnu_get_libc_version), reinterpret_cast<const void*>(&protect_what_we_use),
+                                home_of_malloc(), reinterpret_cast<const void*>(::getauxval(AT_BASE))}) {
+          std::uintptr_t low = ~std::uintptr_t(0), high = 0;
+          for (int i = 0; i < info->dlpi_phnum; ++i)
+            if (const auto& p = info->dlpi_phdr[i]; p.p_type == PT_LOAD) {
+              low = std::min<std::uintptr_t>(low, info->dlpi_addr + p.p_vaddr);
+              high = std::max<std::uintptr_t>(high, info->dlpi_addr + p.p_vaddr + p.p_memsz);
+            }
+          const auto at = reinterpret_cast<std::uintptr_t>(one);
+          if (at >= low && at < high) {
+            threads::never_give_way_in(low, high);
+            break;
+          }
+        }
+        return 0;
+      },
+      nullptr);
+  Dl_info where;
+  ElfW(Sym)* spin = nullptr;
+  const auto at = reinterpret_cast<const void*>(::dlsym(RTLD_NEXT, "pthread_spin_lock"));
+  if (at && ::dladdr1(at, &where, reinterpret_cast<void**>(&spin), RTLD_DL_SYMENT) && spin && spin->st_shndx != SHN_UNDEF)
+    threads::but_give_way_in(reinterpret_cast<std::uintptr_t>(at), reinterpret_cast<std::uintptr_t>(at) + spin->st_size);
+}
+
 enum class state { unwanted, wanted, open, refused };
 std::atomic<state> now{state::unwanted};
 bool reports_at_exit = false;
 
 void report() {
   const auto counts = dispatcher::count();
-  std::fprintf(stderr, "ringlet: threads made fibers: %llu; system calls answered: %llu\n",
-               static_cast<unsigned long long>(threads::made()), counts.dispatched);
+  std::fprintf(stderr, "ringlet: threads made fibers: %llu; system calls answered: %llu; made to give way: %llu\n",
+               static_cast<unsigned long long>(threads::made()), counts.dispatched, static_cast<unsigned long long>(threads::times_given_way()));
 }
 
 std::string open() {
@@ -68,6 +112,7 @@ std::string open() {
   const std::string closed = patch::open_door({.wanted = dispatcher::wanted_numbers(), .call = &dispatcher::dispatch});
   if (!closed.empty()) return closed;
   leave_rseq();
+  protect_what_we_use();
   if (reports_at_exit) std::atexit(&report);
   return "";
 }

@@ -49,6 +49,7 @@ void go_on_in_child() {
 void hub_state::after_fork_in_child() {
   process = ::getpid();
   ready_fibers.forget_all();
+  computing.forget_all();
   ready_count = 0;
   fibers.forget_all();
   fiber_count = daemon_count = 0;

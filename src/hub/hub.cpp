@@ -203,6 +203,14 @@ void hub_state::yield() {
   switch_away();
 }
 
+void hub_state::give_way() {
+  RINGLET_ASSERT(can_park(), "something gives way on the hub's own stack");
+  running->step = fiber_phase::ready;
+  computing.push_back(*running);
+  budget = 0;
+  switch_away();
+}
+
 // --- who runs next ---------------------------------------------------------------------------------------------------
 
 void hub_state::make_ready(fiber_state& f) {
@@ -272,7 +280,7 @@ void hub_state::run_turns() {
     // 2 read the clock: now() of the engine, below, for the timers
     // 3 submit and wait   4 reap completions
     if (signals_handled.load(std::memory_order_relaxed) != signals_told) tell_of_signal();
-    if (ready_count > 0) {
+    if (ready_count > 0 || !computing.empty()) {
       engine->wait(clock::time_point::min());
     } else {
       asleep.store(true, std::memory_order_relaxed);
@@ -286,6 +294,11 @@ void hub_state::run_turns() {
     if (timers.size() > 0) timers.expire(turn_time);
     // 6 messages from other threads
     deliver_messages();
+    // Last, so that who was woken by the kernel or a timer runs before those who compute.
+    if (__builtin_expect(!computing.empty(), 0)) {
+      ready_fibers.push_back(*computing.pop_front());
+      ++ready_count;
+    }
     // Whose unwinding may wait, so not on this stack.
     if (thread.untidy()) unwind_dropped();
     // 1 run those that are ready

@@ -115,6 +115,7 @@ struct RINGLET_SHOWN hub_state {
   fiber_state* running = nullptr;
   fiber_state* just_finished = nullptr;  // its stack was left for good; the next one to run lets go of it
   base::intrusive_list<fiber_state, ready_link> ready_fibers;
+  base::intrusive_list<fiber_state, ready_link> computing;  // who gave way: one a turn, behind all that are ready
   std::size_t ready_count = 0;
   unsigned budget = 0;  // resumptions left until the next turn
   unsigned io_streak = 0;  // calls that succeeded at once since the last switch
@@ -176,6 +177,8 @@ struct RINGLET_SHOWN hub_state {
   void wake(waiter&, wake_reason reason = wake_reason::woken);
   static void wake_anywhere(waiter&, wake_reason reason = wake_reason::woken);
   void yield();
+  // The running fiber lets all that are ready, and what the kernel and the timers make ready now, run first.
+  void give_way();
 
   // A kill or a fired timeout scope that the running fiber has not been told of.
   bool interrupted() const noexcept {

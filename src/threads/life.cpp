@@ -74,7 +74,7 @@ thread_fiber* take_unused() noexcept {
 void first_steps(detail::greenlet_state& g, void*) {
   auto& self = static_cast<thread_fiber&>(static_cast<detail::fiber_state&>(g));
   self.hub->arrive_first();
-  inside = false;
+  leave();
   self.enter(self.frame);
   RINGLET_ASSERT(false, "a thread's first frame returned");
 }
@@ -243,6 +243,7 @@ long create(const birth& wanted) noexcept {
   count_in(b);
   ++m.living;
   ++m.made;
+  start_watcher();
   if (wanted.parent_id) *wanted.parent_id = id;
   if (wanted.child_id) *wanted.child_id = id;
   return id;

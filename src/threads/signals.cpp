@@ -119,6 +119,7 @@ void ours(int signal, siginfo_t* info, void* machine) {
   inside = false;
   thread_block& self = current();
   const kernel_action& action = actions[signal];
+  const signal_set before = self.mask;
   signal_set now = self.mask | action.mask | (action.flags & SA_NODEFER ? 0 : bit_of(signal));
   now &= ~never_blocked;
   change_mask(self, now);
@@ -128,15 +129,23 @@ void ours(int signal, siginfo_t* info, void* machine) {
   signal_set after;
   std::memcpy(&after, &static_cast<ucontext_t*>(machine)->uc_sigmask, sizeof after);
   thread_block& again = current();
+  after |= before & tick_set;
   change_mask(again, after & ~never_blocked);
   the_mode.os_mask = after & ~never_blocked;
   inside = was_inside;
+}
+
+void act_by_default(int signal) noexcept {
+  const kernel_action none;
+  sys::call(SYS_rt_sigaction, signal, &none, nullptr, sizeof none.mask);
+  sys::call(SYS_tgkill, the_mode.process, the_mode.os_id, signal);
 }
 
 kernel_action for_kernel(const kernel_action& wanted) noexcept {
   if (!wanted.has_handler()) return wanted;
   kernel_action installed = wanted;
   installed.handler = reinterpret_cast<std::uintptr_t>(&ours);
+  installed.mask &= ~tick_set;
   installed.flags = (wanted.flags | SA_SIGINFO) & ~static_cast<unsigned long>(SA_RESETHAND);
   return installed;
 }
@@ -167,6 +176,7 @@ thread_block* taker_of(int signal) noexcept {
 
 void set_os_mask(signal_set wanted) {
   the_mode.os_mask = wanted;  // first: a handler that comes in knows it already
+  wanted &= ~tick_set;
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &wanted, nullptr, sizeof wanted);
 }
 
@@ -213,6 +223,21 @@ void count_out(thread_block& b) noexcept {
     if (t.id == b.id) t.id = 0;
 }
 
+// The program's own use of the watcher's signal.
+void came_from_program(int signal, siginfo_t* info, void* machine) {
+  const kernel_action& action = actions[signal];
+  if (here() && !io::is_vfork_child() && ((current().mask & bit_of(signal)) || (inside && action.handler != ignored))) {
+    note(signal, info, nullptr);
+    unassigned = true;
+    if (!inside) return;
+    the_mode.hub->engine->signal_seen = true;
+    the_mode.hub->engine->wake();
+    return;
+  }
+  if (action.has_handler()) return ours(signal, info, machine);
+  if (action.handler == by_default) act_by_default(signal);
+}
+
 void take_on(context::thread_image* next) {
   mode& m = the_mode;
   if (next == &m.own) {
@@ -240,8 +265,10 @@ long set_mask(int how, const signal_set* wanted, signal_set* before, std::size_t
     now = how == SIG_BLOCK ? now | given : how == SIG_UNBLOCK ? now & ~given : given;
     now &= ~never_blocked;
   }
-  const long result = sys::call(SYS_rt_sigprocmask, how, wanted ? &given : nullptr, &old, size);
+  const signal_set for_kernel = how == SIG_UNBLOCK ? given : given & ~tick_set;
+  const long result = sys::call(SYS_rt_sigprocmask, how, wanted ? &for_kernel : nullptr, &old, size);
   if (result < 0) return result;
+  old |= self.mask & tick_set;
   if (wanted) {
     change_mask(self, now);
     the_mode.os_mask = now;
@@ -286,7 +313,11 @@ long set_action(int signal, const void* wanted, void* before, std::size_t size) 
     kernel_action now;
     std::memcpy(&now, wanted, sizeof now);
     const kernel_action installed = for_kernel(now);
-    if (const long refused = sys::call(SYS_rt_sigaction, signal, &installed, nullptr, size)) return refused;
+    if (signal == tick_signal && watcher_runs()) {
+      actions[signal] = now;
+    } else if (const long refused = sys::call(SYS_rt_sigaction, signal, &installed, nullptr, size)) {
+      return refused;
+    }
     now.mask &= ~never_blocked;
     actions[signal] = now;
   }
@@ -389,7 +420,7 @@ void deliver_signals(thread_block& self) {
       info.si_uid = uid_t(sys::call(SYS_getuid));
     }
     info.si_signo = signal;
-    inside = false;
+    leave();
     sys::call(SYS_rt_tgsigqueueinfo, the_mode.process, the_mode.os_id, signal, &info);  // the kernel calls `ours` here
     inside = true;
     if (__builtin_expect(unassigned, 0)) hand_out_signals(*the_mode.hub);

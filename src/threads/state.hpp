@@ -42,6 +42,14 @@ void hand_out_signals(detail::hub_state&) noexcept;
 // Makes the OS thread's mask and alternate stack those of the thread that is about to run.
 void take_on(context::thread_image* next);
 
+// watcher.cpp's. Its signal is never blocked in the kernel, whatever the program's masks say.
+inline constexpr int tick_signal = 64;
+inline constexpr signal_set tick_set = bit_of(tick_signal);
+void start_watcher() noexcept;  // once a process
+bool watcher_runs() noexcept;
+// signals.cpp's: a signal of this number that is not the watcher's.
+void came_from_program(int signal, siginfo_t* info, void* machine);
+
 // futex.cpp's.
 std::size_t wake_word(const std::uint32_t* word, std::size_t count, std::uint32_t bits, bool by_message = false) noexcept;
 void forget_futexes_after_fork() noexcept;

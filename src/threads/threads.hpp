@@ -94,6 +94,19 @@ long create(const birth&) noexcept;
 // In the child of a fork, which has the calling thread only.
 void after_fork_in_child() noexcept;
 
+// Code in which no thread is made to give way; without any, none ever is.
+void never_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept;
+// A part of such code in which they are all the same: it only spins.
+void but_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept;
+std::uint64_t times_given_way() noexcept;
+extern volatile int watcher_sleeps;
+void wake_watcher() noexcept;
+// The runtime is left for the program.
+inline void leave() noexcept {
+  inside = false;
+  if (__builtin_expect(watcher_sleeps, 0)) wake_watcher();
+}
+
 // --- futex ------------------------------------------------------------------------------------------------------------
 
 // futex(2). Any thread; one that is not the hub's waits in the kernel. Ends with -EINTR where a signal ends it.

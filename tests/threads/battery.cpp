@@ -29,6 +29,7 @@
 
 #include <atomic>
 #include <barrier>
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -1172,6 +1173,227 @@ CASE(many_things_at_once) {
     });
   for (auto& t : threads) t.join();
   std::printf("done %ld\n", done.load());
+}
+
+// --- who computes -----------------------------------------------------------------------------------------------------
+
+// Not one of these spins gives the processor up by itself.
+
+CASE(spinners_see_what_a_sleeper_does) {
+  static std::atomic<int> go{0}, seen{0};
+  std::vector<std::thread> spinning;
+  for (int i = 0; i < 4; ++i)
+    spinning.emplace_back([] {
+      while (go.load(std::memory_order_relaxed) == 0) {
+      }
+      ++seen;
+    });
+  usleep(10000);
+  go = 1;
+  for (auto& t : spinning) t.join();
+  std::printf("seen %d\n", seen.load());
+}
+
+CASE(spin_lock_held_by_a_sleeper) {
+  static pthread_spinlock_t lock;
+  static int counted = 0;
+  CHECK(pthread_spin_init(&lock, PTHREAD_PROCESS_PRIVATE) == 0);
+  CHECK(pthread_spin_lock(&lock) == 0);
+  std::vector<std::thread> all;
+  for (int i = 0; i < 3; ++i)
+    all.emplace_back([] {
+      for (int n = 0; n < 1000; ++n) {
+        pthread_spin_lock(&lock);
+        ++counted;
+        pthread_spin_unlock(&lock);
+      }
+    });
+  usleep(10000);
+  pthread_spin_unlock(&lock);
+  for (auto& t : all) t.join();
+  std::printf("counted %d\n", counted);
+}
+
+CASE(asynchronous_cancel_of_a_spinner) {
+  static std::atomic<bool> spins{false};
+  // Called by a pointer: the compiler must not find out that it does not throw.
+  static void (*volatile spin)() = [] {
+    spins = true;
+    for (volatile long n = 0;; n = n + 1) {
+    }
+  };
+  pthread_t t;
+  CHECK(pthread_create(&t, nullptr, [](void*) -> void* {
+          pthread_cleanup_push([](void*) { std::puts("cleaned up"); }, nullptr);
+          int before;
+          pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &before);
+          spin();
+          pthread_cleanup_pop(0);
+          return nullptr;
+        }, nullptr) == 0);
+  while (!spins) usleep(1000);
+  CHECK(pthread_cancel(t) == 0);
+  void* result = nullptr;
+  CHECK(pthread_join(t, &result) == 0);
+  std::printf("cancelled %d\n", result == PTHREAD_CANCELED);
+}
+
+CASE(spinner_that_blocks_all_signals) {
+  static std::atomic<bool> spins{false}, stop{false};
+  std::thread t([] {
+    sigset_t all, now;
+    sigfillset(&all);
+    CHECK(pthread_sigmask(SIG_BLOCK, &all, nullptr) == 0);
+    spins = true;
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+    CHECK(pthread_sigmask(SIG_SETMASK, nullptr, &now) == 0);
+    std::printf("blocked %d %d\n", sigismember(&now, SIGUSR1), sigismember(&now, SIGRTMAX));
+  });
+  while (!spins) usleep(1000);
+  usleep(5000);
+  stop = true;
+  t.join();
+}
+
+std::atomic<bool> told_to_stop{false};
+thread_local bool is_spinner = false;
+
+CASE(signal_to_a_spinner) {
+  static std::atomic<bool> spins{false};
+  install(SIGUSR1, [](int) { told_to_stop = is_spinner; });
+  std::thread t([] {
+    is_spinner = true;
+    spins = true;
+    while (!told_to_stop.load(std::memory_order_relaxed)) {
+    }
+    std::puts("told");
+  });
+  while (!spins) usleep(1000);
+  pthread_kill(t.native_handle(), SIGUSR1);
+  t.join();
+}
+
+CASE(spin_in_a_signal_handler) {
+  static std::atomic<bool> in_it{false};
+  install(SIGUSR1, [](int) {
+    in_it = true;
+    while (!told_to_stop.load(std::memory_order_relaxed)) {
+    }
+  });
+  std::thread t([] {
+    while (!in_it) usleep(1000);
+    usleep(5000);
+    told_to_stop = true;
+  });
+  raise(SIGUSR1);
+  t.join();
+  std::puts("out");
+}
+
+CASE(spin_on_an_alternate_stack) {
+  static std::atomic<bool> in_it{false};
+  static char stack[65536];
+  stack_t mine{};
+  mine.ss_sp = stack;
+  mine.ss_size = sizeof stack;
+  CHECK(sigaltstack(&mine, nullptr) == 0);
+  struct sigaction how {};
+  how.sa_flags = SA_ONSTACK;
+  how.sa_handler = [](int) {
+    const auto begun = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begun < std::chrono::milliseconds(20)) {
+    }
+    in_it = true;
+  };
+  sigaction(SIGUSR1, &how, nullptr);
+  std::thread t([] {
+    while (!in_it) usleep(1000);
+    std::puts("seen");
+  });
+  for (int i = 0; i < 3; ++i) raise(SIGUSR1);
+  t.join();
+}
+
+CASE(greatest_signal_is_the_programs_own) {
+  static volatile sig_atomic_t came = 0;
+  static std::atomic<bool> stop{false};
+  install(SIGRTMAX, [](int) { came = came + 1; });
+  std::thread t([] {
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+  });
+  raise(SIGRTMAX);
+  CHECK(kill(getpid(), SIGRTMAX) == 0);
+  while (came < 2) usleep(1000);
+  sigset_t it;
+  sigemptyset(&it);
+  sigaddset(&it, SIGRTMAX);
+  CHECK(pthread_sigmask(SIG_BLOCK, &it, nullptr) == 0);
+  raise(SIGRTMAX);
+  usleep(5000);
+  const int blocked = came;
+  CHECK(pthread_sigmask(SIG_UNBLOCK, &it, nullptr) == 0);
+  stop = true;
+  t.join();
+  std::printf("came %d then %d\n", blocked, int(came));
+}
+
+CASE(exceptions_and_malloc_of_those_who_compute) {
+  static std::atomic<bool> stop{false};
+  static std::atomic<int> wrong{0};
+  std::vector<std::thread> all;
+  for (int i = 0; i < 4; ++i)
+    all.emplace_back([i] {
+      for (long n = 0; !stop.load(std::memory_order_relaxed); ++n) {
+        try {
+          std::vector<std::string> some(std::size_t(n % 7 + 1), std::string(std::size_t(40 + n % 200), char('a' + i)));
+          if (some.back().front() != 'a' + i) ++wrong;
+          throw std::runtime_error(some.back());
+        } catch (const std::runtime_error& e) {
+          if (e.what()[39] != 'a' + i) ++wrong;
+        }
+        errno = i;
+        for (volatile int spin = 0; spin < 500; spin = spin + 1) {
+        }
+        if (errno != i) ++wrong;
+      }
+    });
+  for (int i = 0; i < 50; ++i) {
+    usleep(2000);
+    std::string mine(std::size_t(i) * 100, 'm');
+    if (mine.size() != std::size_t(i) * 100) ++wrong;
+  }
+  stop = true;
+  for (auto& t : all) t.join();
+  std::printf("wrong %d\n", wrong.load());
+}
+
+CASE(fork_beside_spinners) {
+  static std::atomic<bool> stop{false};
+  auto spin = [] {
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+  };
+  std::thread a(spin), b(spin);
+  for (int i = 0; i < 5; ++i) {
+    usleep(3000);
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+      std::thread again(spin);
+      usleep(3000);
+      stop = true;
+      again.join();
+      _exit(7);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    std::printf("child %d\n", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+  }
+  stop = true;
+  a.join();
+  b.join();
 }
 
 }  // namespace

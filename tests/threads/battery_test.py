@@ -94,6 +94,41 @@ for engine in ENGINES:
                      lambda engine=engine: (checks.needs("/usr/bin/python3"), python_threads(engine)))
 
 
+SPINNERS = """
+import threading, time
+stop = False
+turns = [0] * 4
+def spin(i):
+    while not stop: turns[i] += 1
+threads = [threading.Thread(target=spin, args=(i,)) for i in range(4)]
+for t in threads: t.start()
+time.sleep(1)
+stop = True
+for t in threads: t.join()
+shares = [n / sum(turns) for n in turns]
+print("fair" if min(shares) > 0.08 and max(shares) < 0.6 else shares)
+"""
+
+
+def python_spins(engine):
+    got = fibers(["/usr/bin/python3", "-c", SPINNERS], engine, options=["--report"])
+    expect_equal((got.status, got.out.decode()), (0, "fair\n"), "python3")
+    times = int(got.err.decode().split("made to give way: ")[1].split()[0])
+    expect(times >= 20, f"gave way {times} times in a second")
+
+
+for engine in ENGINES:
+    checks.add_check(f"threads: four of python3 that compute have fair shares, and main wakes in time, on {engine}",
+                     lambda engine=engine: (checks.needs("/usr/bin/python3"), python_spins(engine)))
+
+
+@checks.check("threads: nobody is made to give way who does not keep others waiting")
+def _():
+    got = fibers([BATTERY, "mutex_and_condition"], ENGINES[0], options=["--report"])
+    expect(b"made to give way: " in got.err, f"it said {got.err}")
+    expect(int(got.err.split(b"made to give way: ")[1].split()[0]) <= 5, f"it said {got.err}")
+
+
 @checks.check("threads: a bare setresuid of one thread stops the program, in words")
 def _():
     code = ("import ctypes, threading, time\n"

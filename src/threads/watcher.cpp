@@ -1,0 +1,212 @@
+// Who computes for long gives way: a watcher, a kernel thread of its own, sees that one thread of ours has kept the
+// processor for two looks while others live, and sends the OS thread a signal; its handler lets the hub turn.
+//
+// Never within the runtime (`inside`), and never in code that may hold a lock which the runtime itself could need (malloc's): libc
+// but for pthread_spin_lock, the loader, the runtime's own object, and the object that malloc comes from. There, the next look
+// comes soon enough. The program's own locks are true locks with a true queue: whoever needs one waits its turn.
+//
+// The hub puts who gave way behind all that are ready then, those that the kernel or a timer made ready among them: else
+// they stay in step with the look, and a thread that asks for a lock of Python's by a timer never gets it.
+//
+// The watcher is made by a bare clone, with the main thread's control block, and uses nothing of libc: it is no
+// thread of libc's, which counts its own to know when the last one ends. While nobody computes it sleeps.
+
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "base/sys.hpp"
+#include "io/doors.hpp"
+#include "threads/state.hpp"
+
+namespace ringlet::threads {
+
+volatile int watcher_sleeps = 0;
+
+namespace {
+
+constexpr long look_every_ns = 2'000'000;
+constexpr int looks_before_sleep = 50;
+constexpr std::size_t stack_bytes = 32 * 1024;
+
+struct range {
+  std::uintptr_t begin, end;
+};
+constexpr std::size_t most_ranges = 16;
+range untouchable[most_ranges];
+range spins{};
+std::size_t ranges = 0;
+int watched_process = 0;
+std::uint64_t gave_way = 0;
+
+bool is_touchable(std::uintptr_t at) noexcept {
+  if (at >= spins.begin && at < spins.end) return true;
+  for (std::size_t i = 0; i < ranges; ++i)
+    if (at >= untouchable[i].begin && at < untouchable[i].end) return false;
+  return true;
+}
+
+#ifdef __x86_64__
+
+// The watcher's signals are told from the program's by what they carry.
+constexpr int watchers_code = -64;
+volatile bool tick_is_on_its_way = false;
+
+bool stands_on_alternate_stack() noexcept {
+  const stack_t& s = current().alternate;
+  const auto here_now = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), low = reinterpret_cast<std::uintptr_t>(s.ss_sp);
+  return !(s.ss_flags & SS_DISABLE) && here_now >= low && here_now - low < s.ss_size;
+}
+
+void on_tick(int signal, siginfo_t* info, void* machine) {
+  if (info->si_code != watchers_code || info->si_value.sival_ptr != &untouchable) return came_from_program(signal, info, machine);
+  tick_is_on_its_way = false;
+  if (inside || !here() || io::is_vfork_child()) return;
+  detail::hub_state& hub = *the_mode.hub;
+  if (!hub.can_park() || hub.thread.current->in_hub) return;
+  if (!is_touchable(std::uintptr_t(static_cast<ucontext_t*>(machine)->uc_mcontext.gregs[REG_RIP]))) return;
+  // The kernel does not change its alternate stack while somebody stands on it.
+  if (stands_on_alternate_stack()) return;
+  inside = true;
+  const std::uint64_t before = hub.switches;
+  hub.give_way();
+  if (hub.switches - before > 2) ++gave_way;  // more than to the hub and back
+  thread_block& self = current();
+  deliver_signals(self);
+  leave();
+}
+
+// Whether the hub has been asleep, or has one thread only, for long enough: then the watcher sleeps, too.
+bool nothing_to_watch() noexcept { return inside || the_mode.living <= 1; }
+
+void sleep_until_woken() noexcept {
+  __atomic_store_n(&watcher_sleeps, 1, __ATOMIC_SEQ_CST);
+  // The hub writes `inside` and reads watcher_sleeps without a fence between: this is the fence, in its thread.
+  const bool fenced = sys::call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
+  const timespec at_most{0, 20'000'000};
+  while (watcher_sleeps && nothing_to_watch())
+    if (sys::call(SYS_futex, &watcher_sleeps, FUTEX_WAIT_PRIVATE, 1, fenced ? nullptr : &at_most) == -ETIMEDOUT) break;
+  __atomic_store_n(&watcher_sleeps, 0, __ATOMIC_SEQ_CST);
+}
+
+void send_tick() noexcept {
+  if (tick_is_on_its_way) return;  // such signals are queued
+  tick_is_on_its_way = true;
+  siginfo_t info;
+  __builtin_memset(&info, 0, sizeof info);
+  info.si_signo = tick_signal;
+  info.si_code = watchers_code;
+  info.si_value.sival_ptr = &untouchable;
+  if (sys::call(SYS_rt_tgsigqueueinfo, the_mode.process, the_mode.os_id, tick_signal, &info) != 0) tick_is_on_its_way = false;
+}
+
+[[gnu::used, noreturn]] void watch() {
+  const mode& m = the_mode;
+  std::uint64_t last = 0;
+  int quiet = 0;
+  while (true) {
+    const timespec pause{0, look_every_ns};
+    sys::call(SYS_nanosleep, &pause, nullptr);
+    if (nothing_to_watch()) {
+      if (++quiet > looks_before_sleep) {
+        sleep_until_woken();
+        quiet = 0;
+      }
+      continue;
+    }
+    quiet = 0;
+    const std::uint64_t now = __atomic_load_n(&m.hub->switches, __ATOMIC_RELAXED);
+    if (now == last) send_tick();
+    last = now;
+  }
+}
+
+extern "C" [[gnu::visibility("hidden")]] void ringlet_tick_return();
+extern "C" [[gnu::visibility("hidden"), gnu::used, noreturn]] void ringlet_watch() { watch(); }
+asm(R"(
+    .text
+    .hidden ringlet_tick_return
+    .globl ringlet_tick_return
+    .type ringlet_tick_return, @function
+    nop
+ringlet_tick_return:
+    movq $15, %rax
+    syscall
+    .size ringlet_tick_return, .-ringlet_tick_return
+)");
+
+long clone_watcher(char* stack_top) noexcept {
+  constexpr long flags = CLONE_SETTLS | CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+  long result;
+  register long no_child_id asm("r10") = 0;
+  register long tls asm("r8") = long(the_mode.main.fs_base);  // which stays
+  asm volatile(
+      "syscall\n\t"
+      "testq %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xorl %%ebp, %%ebp\n\t"
+      "call ringlet_watch\n\t"
+      "1:"
+      : "=a"(result)
+      : "a"(SYS_clone), "D"(flags), "S"(stack_top), "d"(0L), "r"(no_child_id), "r"(tls)
+      : "rcx", "r11", "memory");
+  return result;
+}
+
+#endif
+
+}  // namespace
+
+void never_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept {
+  if (ranges < most_ranges) untouchable[ranges++] = {begin, end};
+}
+
+void but_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept { spins = {begin, end}; }
+
+bool watcher_runs() noexcept { return watched_process == the_mode.process; }
+
+std::uint64_t times_given_way() noexcept { return gave_way; }
+
+void wake_watcher() noexcept {
+  __atomic_store_n(&watcher_sleeps, 0, __ATOMIC_SEQ_CST);
+  sys::call(SYS_futex, &watcher_sleeps, FUTEX_WAKE_PRIVATE, 1);
+}
+
+void start_watcher() noexcept {
+#ifdef __x86_64__
+  mode& m = the_mode;
+  if (watched_process == m.process) {
+    if (watcher_sleeps) wake_watcher();
+    return;
+  }
+  if (ranges == 0) return;
+  watched_process = m.process;
+  watcher_sleeps = 0;
+  tick_is_on_its_way = false;
+  sys::call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+  struct {
+    void (*handler)(int, siginfo_t*, void*);
+    unsigned long flags;
+    void (*restorer)();
+    signal_set mask;
+  } const ours{&on_tick, SA_SIGINFO | SA_RESTART | SA_NODEFER | 0x04000000UL, &ringlet_tick_return, 0};
+  if (sys::call(SYS_rt_sigaction, tick_signal, &ours, nullptr, sizeof ours.mask) != 0) return;
+  const long stack = sys::call(SYS_mmap, nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (stack < 0 && stack > -4096) return;
+  // It inherits a mask in which everything is blocked: no handler runs there.
+  const signal_set all = ~signal_set(0);
+  signal_set before = 0;
+  sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
+  clone_watcher(reinterpret_cast<char*>(stack) + stack_bytes - 64);
+  before &= ~tick_set;
+  sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &before, nullptr, sizeof before);
+#endif
+}
+
+}  // namespace ringlet::threads
