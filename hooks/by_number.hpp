@@ -94,6 +94,9 @@ void forget_name_file(int fd) noexcept;
 bool is_bare_call(const patch::registers& r) noexcept;
 long stop_for(const char* call) noexcept;
 // Ends the process, in words, if other threads would be changed, too.
-long guarded(const patch::registers& r, const char* name, bool by_libc_for_all) noexcept;
+long guarded(patch::registers& r, const char* name, bool by_libc_for_all) noexcept;
+// The call as it stands, while the process has no kernel thread of the watcher's.
+long without_watcher(patch::registers& r) noexcept;
+long exec(patch::registers& r) noexcept;
 
 }  // namespace ringlet::by_number

@@ -150,7 +150,10 @@ long prctl(long what, long value) noexcept {
       *pointer<int*>(value) = self.clear_child_id;
       return 0;
     case set_vma: return pass;
-    case PR_SET_SECCOMP: return threads::living() > 1 ? stop_for("prctl(PR_SET_SECCOMP)") : pass;
+    case PR_SET_SECCOMP:
+      if (threads::living() > 1) return stop_for("prctl(PR_SET_SECCOMP)");
+      threads::stop_watcher();
+      return pass;
     default: return pass;
   }
 }
@@ -271,11 +274,22 @@ bool is_bare_call(const patch::registers& r) noexcept {
   return at >= begin && at < begin + longest;
 }
 
-long guarded(const patch::registers& r, const char* name, bool by_libc_for_all) noexcept {
-  if (threads::living() <= 1) return pass;
+long guarded(patch::registers& r, const char* name, bool by_libc_for_all) noexcept {
   // libc's own functions for these ask each thread in turn; a bare syscall(2) means this thread alone.
-  if (by_libc_for_all && !is_bare_call(r)) return pass;
+  if (threads::living() <= 1 || (by_libc_for_all && !is_bare_call(r))) return without_watcher(r);
   return stop_for(name);
+}
+
+long exec(patch::registers& r) noexcept {
+  threads::ready_for_exec();
+  return without_watcher(r);
+}
+
+long without_watcher(patch::registers& r) noexcept {
+  threads::stop_watcher();
+  patch::pass_through(r);
+  threads::start_watcher();
+  return long(r.rax);
 }
 
 }  // namespace ringlet::by_number

@@ -238,6 +238,17 @@ void came_from_program(int signal, siginfo_t* info, void* machine) {
   if (action.handler == by_default) act_by_default(signal);
 }
 
+void ready_for_exec() noexcept {
+  stop_watcher();
+  if (actions[tick_signal].handler == ignored) {
+    kernel_action none;
+    none.handler = ignored;
+    sys::call(SYS_rt_sigaction, tick_signal, &none, nullptr, sizeof none.mask);
+  }
+  const thread_block& self = current();
+  if (self.mask & tick_set) sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &self.mask, nullptr, sizeof self.mask);
+}
+
 void take_on(context::thread_image* next) {
   mode& m = the_mode;
   if (next == &m.own) {
@@ -446,7 +457,7 @@ long pending(signal_set* into, std::size_t size) noexcept {
 long wait_for(const signal_set* wanted, siginfo_t* found, const timespec* timeout, std::size_t size) noexcept {
   if (size != sizeof *wanted || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000))) return -EINVAL;
   thread_block& self = current();
-  const signal_set set = *wanted & ~never_blocked;
+  const signal_set set = *wanted & ~never_blocked, kernels = set & ~tick_set;
   const timespec at_once{};
   const deadline until = timeout ? deadline(std::chrono::seconds(timeout->tv_sec) + std::chrono::nanoseconds(timeout->tv_nsec)) : never;
   int fd = -1;
@@ -473,7 +484,7 @@ long wait_for(const signal_set* wanted, siginfo_t* found, const timespec* timeou
       answer = signal;
       break;
     }
-    answer = sys::call(SYS_rt_sigtimedwait, &set, found, &at_once, sizeof set);
+    answer = sys::call(SYS_rt_sigtimedwait, &kernels, found, &at_once, sizeof kernels);
     if (answer != -EAGAIN) break;
     if (until.has_passed()) break;
     if (self.pending & ~self.mask) {
@@ -481,7 +492,7 @@ long wait_for(const signal_set* wanted, siginfo_t* found, const timespec* timeou
       break;
     }
     if (fd < 0) {
-      fd = int(sys::call(SYS_signalfd4, -1, &set, sizeof set, 02004000 /* SFD_CLOEXEC | SFD_NONBLOCK */));
+      fd = int(sys::call(SYS_signalfd4, -1, &kernels, sizeof kernels, 02004000 /* SFD_CLOEXEC | SFD_NONBLOCK */));
       if (fd < 0) {
         answer = fd;
         break;

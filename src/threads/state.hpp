@@ -45,7 +45,6 @@ void take_on(context::thread_image* next);
 // watcher.cpp's. Its signal is never blocked in the kernel, whatever the program's masks say.
 inline constexpr int tick_signal = 64;
 inline constexpr signal_set tick_set = bit_of(tick_signal);
-void start_watcher() noexcept;  // once a process
 bool watcher_runs() noexcept;
 // signals.cpp's: a signal of this number that is not the watcher's.
 void came_from_program(int signal, siginfo_t* info, void* machine);

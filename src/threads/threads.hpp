@@ -99,6 +99,12 @@ void never_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept;
 // A part of such code in which they are all the same: it only spins.
 void but_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept;
 std::uint64_t times_given_way() noexcept;
+// Runs, if there is anybody to watch.
+void start_watcher() noexcept;
+// What the program believes of the watcher's signal is made true of the kernel's: it outlives exec.
+void ready_for_exec() noexcept;
+// Returns once it has ended, and no signal of it is on its way.
+void stop_watcher() noexcept;
 extern volatile int watcher_sleeps;
 void wake_watcher() noexcept;
 // The runtime is left for the program.

@@ -9,7 +9,9 @@
 // they stay in step with the look, and a thread that asks for a lock of Python's by a timer never gets it.
 //
 // The watcher is made by a bare clone, with the main thread's control block, and uses nothing of libc: it is no
-// thread of libc's, which counts its own to know when the last one ends. While nobody computes it sleeps.
+// thread of libc's, which counts its own to know when the last one ends. While nobody computes it sleeps. It ends before
+// exec (a signal on its way would kill the new program, which has no handler for it) and before the kernel's state of the
+// process's threads changes: it would keep what was given up, or be the second thread that the kernel refuses the call for.
 
 #include <cerrno>
 #include <csignal>
@@ -43,6 +45,9 @@ range untouchable[most_ranges];
 range spins{};
 std::size_t ranges = 0;
 int watched_process = 0;
+int watcher_id = 0;  // the kernel clears it when the watcher has ended
+volatile int must_end = 0;
+long watchers_stack = 0;
 std::uint64_t gave_way = 0;
 
 bool is_touchable(std::uintptr_t at) noexcept {
@@ -79,6 +84,9 @@ void on_tick(int signal, siginfo_t* info, void* machine) {
   if (hub.switches - before > 2) ++gave_way;  // more than to the hub and back
   thread_block& self = current();
   deliver_signals(self);
+  // The kernel goes back to this mask; a handler may have changed the thread's meanwhile.
+  const signal_set mask = self.mask & ~tick_set;
+  __builtin_memcpy(&static_cast<ucontext_t*>(machine)->uc_sigmask, &mask, sizeof mask);
   leave();
 }
 
@@ -90,7 +98,7 @@ void sleep_until_woken() noexcept {
   // The hub writes `inside` and reads watcher_sleeps without a fence between: this is the fence, in its thread.
   const bool fenced = sys::call(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
   const timespec at_most{0, 20'000'000};
-  while (watcher_sleeps && nothing_to_watch())
+  while (watcher_sleeps && !must_end && nothing_to_watch())
     if (sys::call(SYS_futex, &watcher_sleeps, FUTEX_WAIT_PRIVATE, 1, fenced ? nullptr : &at_most) == -ETIMEDOUT) break;
   __atomic_store_n(&watcher_sleeps, 0, __ATOMIC_SEQ_CST);
 }
@@ -110,9 +118,10 @@ void send_tick() noexcept {
   const mode& m = the_mode;
   std::uint64_t last = 0;
   int quiet = 0;
+  const timespec pause{0, look_every_ns};
   while (true) {
-    const timespec pause{0, look_every_ns};
-    sys::call(SYS_nanosleep, &pause, nullptr);
+    sys::call(SYS_futex, &must_end, FUTEX_WAIT_PRIVATE, 0, &pause);
+    if (must_end) sys::call(SYS_exit, 0);
     if (nothing_to_watch()) {
       if (++quiet > looks_before_sleep) {
         sleep_until_woken();
@@ -142,9 +151,10 @@ ringlet_tick_return:
 )");
 
 long clone_watcher(char* stack_top) noexcept {
-  constexpr long flags = CLONE_SETTLS | CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+  constexpr long flags = CLONE_SETTLS | CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID |
+                         CLONE_CHILD_CLEARTID;
   long result;
-  register long no_child_id asm("r10") = 0;
+  register long child_id asm("r10") = long(&watcher_id);
   register long tls asm("r8") = long(the_mode.main.fs_base);  // which stays
   asm volatile(
       "syscall\n\t"
@@ -154,7 +164,7 @@ long clone_watcher(char* stack_top) noexcept {
       "call ringlet_watch\n\t"
       "1:"
       : "=a"(result)
-      : "a"(SYS_clone), "D"(flags), "S"(stack_top), "d"(0L), "r"(no_child_id), "r"(tls)
+      : "a"(SYS_clone), "D"(flags), "S"(stack_top), "d"(&watcher_id), "r"(child_id), "r"(tls)
       : "rcx", "r11", "memory");
   return result;
 }
@@ -178,6 +188,17 @@ void wake_watcher() noexcept {
   sys::call(SYS_futex, &watcher_sleeps, FUTEX_WAKE_PRIVATE, 1);
 }
 
+void stop_watcher() noexcept {
+  if (!watcher_runs()) return;
+  watched_process = 0;
+  must_end = 1;
+  sys::call(SYS_futex, &must_end, FUTEX_WAKE_PRIVATE, 1);
+  wake_watcher();
+  // Not a private futex: the kernel's own wake at a thread's end is none.
+  while (const int id = __atomic_load_n(&watcher_id, __ATOMIC_SEQ_CST)) sys::call(SYS_futex, &watcher_id, FUTEX_WAIT, id, nullptr);
+  sys::call(SYS_gettid);  // a signal on its way comes in at the end of a system call
+}
+
 void start_watcher() noexcept {
 #ifdef __x86_64__
   mode& m = the_mode;
@@ -185,9 +206,9 @@ void start_watcher() noexcept {
     if (watcher_sleeps) wake_watcher();
     return;
   }
-  if (ranges == 0) return;
-  watched_process = m.process;
+  if (ranges == 0 || m.living <= 1) return;
   watcher_sleeps = 0;
+  must_end = 0;
   tick_is_on_its_way = false;
   sys::call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
   struct {
@@ -197,13 +218,16 @@ void start_watcher() noexcept {
     signal_set mask;
   } const ours{&on_tick, SA_SIGINFO | SA_RESTART | SA_NODEFER | 0x04000000UL, &ringlet_tick_return, 0};
   if (sys::call(SYS_rt_sigaction, tick_signal, &ours, nullptr, sizeof ours.mask) != 0) return;
-  const long stack = sys::call(SYS_mmap, nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (stack < 0 && stack > -4096) return;
+  if (watchers_stack == 0) {
+    const long stack = sys::call(SYS_mmap, nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (stack < 0 && stack > -4096) return;
+    watchers_stack = stack;
+  }
   // It inherits a mask in which everything is blocked: no handler runs there.
   const signal_set all = ~signal_set(0);
   signal_set before = 0;
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof all);
-  clone_watcher(reinterpret_cast<char*>(stack) + stack_bytes - 64);
+  if (clone_watcher(reinterpret_cast<char*>(watchers_stack) + stack_bytes - 64) > 0) watched_process = m.process;
   before &= ~tick_set;
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &before, nullptr, sizeof before);
 #endif

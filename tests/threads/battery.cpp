@@ -3,6 +3,7 @@
 //
 // Rules: the output of a case is the same in every run; a case waits for facts, with a limit that only failure meets.
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1367,6 +1368,60 @@ CASE(exceptions_and_malloc_of_those_who_compute) {
   stop = true;
   for (auto& t : all) t.join();
   std::printf("wrong %d\n", wrong.load());
+}
+
+// The watcher's signal must not reach the new program: many rounds, each with arguments that take the kernel long to copy.
+CASE(exec_beside_spinners) {
+  const char* const before = getenv("ROUND");
+  const int round = before ? std::atoi(before) : 0;
+  if (round == 40) {
+    std::puts("forty rounds");
+    return;
+  }
+  setenv("ROUND", std::to_string(round + 1).c_str(), 1);
+  for (int i = 0; i < 2; ++i)
+    std::thread([] {
+      for (volatile bool ever = true; ever;) {
+      }
+    }).detach();
+  std::vector<std::string> words(16, std::string(100'000, 'x'));
+  char name[] = "battery", itself[] = "exec_beside_spinners";
+  std::vector<char*> arguments{name, itself};
+  for (std::string& w : words) arguments.push_back(w.data());
+  arguments.push_back(nullptr);
+  execv("/proc/self/exe", arguments.data());
+  std::printf("exec: %s\n", strerror(errno));
+}
+
+CASE(privileges_given_up_beside_spinners) {
+  static std::atomic<bool> stop{false};
+  std::thread spinner([] {
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+  });
+  usleep(5000);
+  constexpr unsigned nobody = 65534;
+  const unsigned wanted = geteuid() == 0 ? nobody : geteuid();
+  CHECK(setresuid(wanted, wanted, wanted) == 0);
+  int other = 0;
+  DIR* tasks = opendir("/proc/self/task");
+  CHECK(tasks);
+  while (const dirent* task = tasks ? readdir(tasks) : nullptr) {
+    if (task->d_name[0] == '.') continue;
+    char path[300], line[200];
+    std::snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+    FILE* f = fopen(path, "r");
+    CHECK(f);
+    unsigned real, effective, saved, files;
+    while (f && fgets(line, sizeof line, f))
+      if (std::sscanf(line, "Uid: %u %u %u %u", &real, &effective, &saved, &files) == 4)
+        other += real != wanted || effective != wanted || saved != wanted || files != wanted;
+    if (f) fclose(f);
+  }
+  if (tasks) closedir(tasks);
+  stop = true;
+  spinner.join();
+  std::printf("tasks of another user: %d\n", other);
 }
 
 CASE(fork_beside_spinners) {
