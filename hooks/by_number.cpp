@@ -18,7 +18,7 @@
 #include "base/sys.hpp"
 #include "hub/hub.hpp"
 #include "io/doors.hpp"
-#include "io/fd_table.hpp"
+#include "io/wait.hpp"
 #include "loop/offload.hpp"
 #include "sync/address_wait.hpp"
 
@@ -133,6 +133,29 @@ long sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept {
     messages[done].msg_len = unsigned(size);
   }
   return long(count);
+}
+
+// No flag of sendfile says "do not wait", and a kernel thread for each of hundreds that send is what we are here to avoid.
+// So O_NONBLOCK is set for the length of the call, which another process that shares the socket might see.
+long send_file(int to, int from, off_t* offset, std::size_t count) noexcept {
+  io::fd_table& table = io::fd_table::of(detail::hub_state::here());
+  io::fd_watch* const known = table.get_if_open(to);
+  if (!known || table.kind_of(*known) != io::file_kind::stream || !is_regular(from))
+    return on_helper(SYS_sendfile, to, from, reinterpret_cast<long>(offset), long(count));
+  std::size_t done = 0;
+  do {
+    const long got = io::until_ready(to, loop::direction::out, never, "sendfile", [&](io::fd_watch*) -> ssize_t {
+      const long flags = sys::call(SYS_fcntl, to, F_GETFL);
+      const bool waits = flags >= 0 && !(flags & O_NONBLOCK);
+      if (waits) sys::call(SYS_fcntl, to, F_SETFL, flags | O_NONBLOCK);
+      const long result = sys::call(SYS_sendfile, to, from, offset, count - done);
+      if (waits) sys::call(SYS_fcntl, to, F_SETFL, flags);
+      return result;
+    });
+    if (got <= 0) return done > 0 ? long(done) : got;
+    done += std::size_t(got);
+  } while (done < count);
+  return long(done);
 }
 
 // --- time -------------------------------------------------------------------------------------------------------------

@@ -146,6 +146,7 @@ void dispatch(registers& r) {
       threads::leave();
       return patch::pass_at_site(r);
     }
+    if (__builtin_expect(result == -EPIPE, 0)) threads::keep_signals_of_calls(self);
     const bool again = result == -EINTR && self.ended_by_signal && self.may_restart;
     r.rax = again ? number : std::uint64_t(result);
     threads::deliver_signals(self);

@@ -93,6 +93,12 @@ thread_block* target_of_timer(const siginfo_t* info) noexcept {
   return nullptr;
 }
 
+// The kernel sends these to the thread that made the call, as if it had sent them itself.
+constexpr signal_set by_own_calls = bit_of(SIGPIPE) | bit_of(SIGXFSZ);
+bool is_by_own_call(int signal, const siginfo_t* info) noexcept {
+  return (bit_of(signal) & by_own_calls) && info && info->si_code == SI_USER && info->si_pid == the_mode.process;
+}
+
 void call_programs_handler(int signal, siginfo_t* info, void* machine) {
   const kernel_action action = actions[signal];
   if (!action.has_handler()) return;  // taken away since
@@ -109,7 +115,7 @@ void ours(int signal, siginfo_t* info, void* machine) {
   if (!here() || io::is_vfork_child()) return call_programs_handler(signal, info, machine);
   thread_block* const timers = target_of_timer(info);
   if (!is_fault(signal, info) && (inside || timers)) {
-    note(signal, info, timers);
+    note(signal, info, timers ? timers : is_by_own_call(signal, info) ? &current() : nullptr);
     unassigned = true;
     the_mode.hub->engine->signal_seen = true;
     the_mode.hub->engine->wake();
@@ -217,6 +223,7 @@ void count_in(thread_block& b) noexcept {
 void count_out(thread_block& b) noexcept {
   for (signal_set all = b.mask; all; all &= all - 1) --the_mode.blocked_by[__builtin_ctzll(all)];
   the_mode.sleep_mask_is_old = true;
+  if (the_mode.os_mask_of == &b) the_mode.os_mask_of = nullptr;
   for (noted& n : notes)
     if (n.used && n.to == &b) n.used = false;
   for (timer_target& t : timer_targets)
@@ -264,7 +271,27 @@ void take_on(context::thread_image* next) {
     m.os_alternate = b.alternate;
     sys::call(SYS_sigaltstack, &b.alternate, nullptr);
   }
-  if (b.mask != m.os_mask) set_os_mask(b.mask);
+  if (b.mask != m.os_mask) {
+    if (__builtin_expect(m.os_mask & ~b.mask & by_own_calls, 0) && m.os_mask_of) keep_signals_of_calls(*m.os_mask_of);
+    set_os_mask(b.mask);
+  }
+  m.os_mask_of = &b;
+}
+
+void keep_signals_of_calls(thread_block& b) noexcept {
+  const signal_set blocked = the_mode.os_mask & by_own_calls;
+  signal_set waiting = 0;
+  if (!blocked || sys::call(SYS_rt_sigpending, &waiting, sizeof waiting) != 0 || !(waiting & blocked)) return;
+  const timespec at_once{};
+  siginfo_t info;
+  for (long signal; (signal = sys::call(SYS_rt_sigtimedwait, &blocked, &info, &at_once, sizeof blocked)) > 0;) {
+    const bool own = is_by_own_call(int(signal), &info);
+    note(int(signal), &info, own ? &b : nullptr);
+    if (own)
+      b.pending |= bit_of(int(signal));
+    else
+      unassigned = true;
+  }
 }
 
 long set_mask(int how, const signal_set* wanted, signal_set* before, std::size_t size) noexcept {
@@ -305,6 +332,7 @@ void begin_signals() noexcept {
   mode& m = the_mode;
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, nullptr, &m.main.mask, sizeof m.main.mask);
   m.os_mask = m.main.mask;
+  m.os_mask_of = &m.main;
   sys::call(SYS_sigaltstack, nullptr, &m.os_alternate);
   m.os_alternate.ss_flags &= ~SS_ONSTACK;
   m.main.alternate = m.os_alternate;
@@ -525,6 +553,7 @@ void forget_signals_after_fork() noexcept {
   unassigned = false;
   for (unsigned& each : m.blocked_by) each = 0;
   self.pending = self.awaited = 0;
+  m.os_mask_of = &self;
   count_in(self);
 }
 

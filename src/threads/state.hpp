@@ -21,6 +21,7 @@ struct mode {
   std::size_t living = 0;
   std::uint64_t made = 0;
   signal_set os_mask = 0;          // what we believe the OS thread's mask to be
+  thread_block* os_mask_of = nullptr;  // the thread that ran under it last, while it lives
   stack_t os_alternate{};
   signal_set sleep_mask = 0;       // what all threads block: for the hub's sleep
   bool sleep_mask_is_old = true;

@@ -134,6 +134,9 @@ long pause() noexcept;
 long set_alternate_stack(const stack_t* wanted, stack_t* before) noexcept;
 // The calling thread's mask for the length of this system call (ppoll and its like).
 void mask_for_this_call(signal_set) noexcept;
+// What the thread's own call has raised (SIGPIPE) while it blocks that waits for it alone: off the kernel's list, which is the
+// OS thread's and so everybody's.
+void keep_signals_of_calls(thread_block&) noexcept;
 // A signal that this thread does not block is waiting for it.
 bool has_signal_due() noexcept;
 // The kernel's timers may send this signal to threads of ours, even if the program has no handler for it.

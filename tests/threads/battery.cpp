@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -607,6 +608,49 @@ CASE(sockets_and_pipes) {
   std::printf("bytes %ld\n", bytes.load());
 }
 
+CASE(sendfile_to_slow_readers) {
+  constexpr std::size_t size = 3 << 20;
+  const int file = memfd_create("file", 0);
+  std::vector<char> all(size);
+  for (std::size_t i = 0; i < size; ++i) all[i] = char(i * 7 + i / 1000);
+  CHECK(write(file, all.data(), size) == ssize_t(size));
+  std::atomic<int> right{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 10; ++i)
+    threads.emplace_back([&, i] {
+      int ends[2];
+      CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+      std::thread reader([&] {
+        std::vector<char> got(size);
+        std::size_t have = 0;
+        for (ssize_t n; (n = read(ends[0], got.data() + have, std::min<std::size_t>(size - have, 100000))) > 0; have += std::size_t(n)) std::this_thread::yield();
+        right += have == size && got == all;
+      });
+      off_t at = 0;
+      if (i == 0) fcntl(ends[1], F_SETFL, O_NONBLOCK);
+      std::size_t sent = 0;
+      while (sent < size) {
+        const ssize_t n = sendfile(ends[1], file, &at, size);
+        if (i > 0) CHECK(n == ssize_t(size));  // who may wait sends all
+        if (n > 0) sent += std::size_t(n);
+        if (n < 0 && errno == EAGAIN) {
+          pollfd room{ends[1], POLLOUT, 0};
+          poll(&room, 1, -1);
+        } else if (n <= 0) {
+          break;
+        }
+      }
+      CHECK(at == off_t(size) && (fcntl(ends[1], F_GETFL) & O_NONBLOCK) == (i == 0 ? O_NONBLOCK : 0));
+      CHECK(sendfile(ends[1], file, &at, 10) == 0);
+      close(ends[1]);
+      reader.join();
+      close(ends[0]);
+    });
+  for (auto& t : threads) t.join();
+  close(file);
+  std::printf("right %d\n", right.load());
+}
+
 CASE(stdio_on_a_pipe) {
   int ends[2];
   CHECK(pipe(ends) == 0);
@@ -838,6 +882,48 @@ CASE(pthread_kill_runs_on_its_thread) {
   t.join();
   raise(SIGUSR1);
   std::printf("mine %d all %d\n", tls_in_handler, handled.load());
+}
+
+CASE(sigpipe_belongs_to_who_writes) {
+  // The default is to end the process: but a thread that blocks it only has it pending.
+  std::thread writes([] {
+    sigset_t set, waiting;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    close(ends[0]);
+    CHECK(write(ends[1], "x", 1) == -1 && errno == EPIPE);
+    close(ends[1]);
+    usleep(10000);
+    sigpending(&waiting);
+    std::printf("pending %d\n", sigismember(&waiting, SIGPIPE));
+    const timespec at_once{};
+    CHECK(sigtimedwait(&set, nullptr, &at_once) == SIGPIPE);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    close(ends[0]);
+    CHECK(send(ends[1], "x", 1, 0) == -1 && errno == EPIPE);
+    close(ends[1]);
+    usleep(10000);
+    sigpending(&waiting);
+    std::printf("pending %d\n", sigismember(&waiting, SIGPIPE));
+  });
+  writes.join();
+  static __thread int by;
+  static std::atomic<int> seen{0};
+  by = 0;
+  signal(SIGPIPE, [](int) { seen = by; });
+  std::thread handles([] {
+    by = 7;
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    close(ends[0]);
+    CHECK(write(ends[1], "x", 1) == -1 && errno == EPIPE);
+    std::printf("handled by %d\n", seen.load());
+    close(ends[1]);
+  });
+  handles.join();
 }
 
 CASE(restarted_calls) {
