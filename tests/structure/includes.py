@@ -23,6 +23,9 @@ floors = {
     "src/sync": ["src/hub", "src/base"],
     "src/task": ["src/hub", "src/sync", "src/base"],
     "src/io": ["src/hub", "src/loop", "src/sync", "src/base"],
+    "src/stream": ["src/io", "src/hub", "src/loop", "src/sync", "src/base"],
+    "src/net": ["src/stream", "src/task", "src/io", "src/hub", "src/loop", "src/sync", "src/base"],
+    "src/process": ["src/net", "src/stream", "src/task", "src/io", "src/hub", "src/loop", "src/sync", "src/base"],
     "src/threads": ["src/io", "src/hub", "src/loop", "src/context", "src/sync", "src/base"],
     # The system-call door's mechanism knows nothing of what stands behind the door.
     "hooks/patch": ["src/base"],
