@@ -72,6 +72,9 @@ void changed_by_option(int fd, int level, int name, const void* value, unsigned 
 
 long clone(patch::registers& r, long flags, std::uintptr_t stack, int* parent_id, int* child_id, std::uintptr_t fs_base);
 long clone3(patch::registers& r, const clone_args* wanted, std::size_t size);
+// A thread's stack, as libc maps it and makes it accessible.
+long map(void* at, std::size_t size, int access, int flags, int fd) noexcept;
+long protect(void* at, std::size_t size, int access) noexcept;
 // After a fork by number: in the child, the thread that forked is the only one.
 long forked(long result) noexcept;
 // A child is about to run on our memory (vfork): the site makes it.

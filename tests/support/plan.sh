@@ -187,7 +187,7 @@ run_plan() {
   part_engines
   say "Programs"
   scripts programs 900
-  scripts threads 600
+  scripts threads "$($all && echo 3600 || echo 600)"
   # A name asks about one thing, and wants its answer soon.
   if [[ -z $filter ]] || $all; then
     part_asan

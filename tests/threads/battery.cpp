@@ -248,6 +248,48 @@ CASE(ten_thousand_threads) {
   std::printf("sum %ld\n", sum);
 }
 
+// BATTERY_THREADS: more than the kernel has ids for, or mappings for stacks; the output is the same.
+CASE(many_threads_at_once) {
+  const char* wanted = std::getenv("BATTERY_THREADS");
+  const int count = wanted ? std::atoi(wanted) : 2000;
+  static std::atomic<int> right;
+  static sem_t go, arrived;
+  right = 0;
+  sem_init(&go, 0, 0);
+  sem_init(&arrived, 0, 0);
+  std::vector<pthread_t> threads(std::size_t(count), pthread_t{});
+  for (pthread_t& t : threads)
+    if (const int failed = pthread_create(&t, nullptr, [](void* mine) -> void* {
+          plain_tls = int(std::intptr_t(mine));
+          sem_post(&arrived);
+          while (sem_wait(&go) != 0) {
+          }
+          if (plain_tls == int(std::intptr_t(mine))) ++right;
+          return nullptr;
+        }, reinterpret_cast<void*>(&t - threads.data()))) {
+      std::printf("not so: thread %d could not be made: %s\n", int(&t - threads.data()), std::strerror(failed));
+      std::_Exit(1);
+    }
+  for (int i = 0; i < count; ++i) sem_wait(&arrived);
+  int ends[2];
+  CHECK(pipe(ends) == 0);
+  for (const int i : {0, count / 2, count - 1}) {  // its stack is its own, down to the guard
+    pthread_attr_t about;
+    void* lowest;
+    std::size_t size, guard;
+    CHECK(pthread_getattr_np(threads[std::size_t(i)], &about) == 0);
+    pthread_attr_getstack(&about, &lowest, &size);
+    pthread_attr_getguardsize(&about, &guard);
+    pthread_attr_destroy(&about);
+    CHECK(size >= (8u << 20) - 65536 && guard > 0);
+    CHECK(write(ends[1], lowest, 1) == 1);
+    CHECK(write(ends[1], static_cast<char*>(lowest) - 1, 1) == -1 && errno == EFAULT);
+  }
+  for (int i = 0; i < count; ++i) sem_post(&go);
+  for (const pthread_t t : threads) pthread_join(t, nullptr);
+  std::printf("all %d\n", right == count);
+}
+
 CASE(ids) {
   const pid_t me = gettid();
   CHECK(me == getpid());

@@ -139,6 +139,20 @@ def _():
     expect(b"setresuid" in got.err and b"--threads=native" in got.err, f"it said {got.err}")
 
 
+# Beyond the kernel's pid_max and what max_map_count lets it have of stacks.
+MANY = 100_000 if os.environ.get("RINGLET_STRESS") == "full" else 40_000
+
+
+@checks.check(f"threads: {MANY} threads at once, with stacks of 8 MB and their guards")
+def _():
+    with open("/proc/meminfo") as f:
+        available = next(int(line.split()[1]) for line in f if line.startswith("MemAvailable:"))
+    if available < MANY * 30:
+        raise checks.Skip(f"{MANY} threads want {MANY * 30 >> 10} MB, and only {available >> 10} MB are there")
+    got = fibers([BATTERY, "many_threads_at_once"], ENGINES[0], env={"BATTERY_THREADS": str(MANY)})
+    expect_equal((got.status, got.out, got.err), (0, b"all 1\n", b""), "it")
+
+
 @checks.check("threads: --report tells how many threads were fibers")
 def _():
     got = fibers([BATTERY, "mutex_and_condition"], ENGINES[0], options=["--report"])
