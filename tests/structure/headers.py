@@ -12,14 +12,30 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import checks
 
 public = os.path.join(checks.source, "include", "ringlet")
-headers = sorted(name for name in os.listdir(public) if name.endswith(".hpp"))
+headers = sorted(os.path.relpath(os.path.join(folder, name), public)
+                 for folder, _, names in os.walk(public) for name in names if name.endswith(".hpp"))
+# Headers that only programs with a certain library include, and so may include it themselves.
+of_libraries = {"ipc/message.hpp": "msgpack.hpp"}
 
 
 strict = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-fsyntax-only",
           "-I", os.path.join(checks.source, "include")]
 
 
+def uses_library(text):
+    """The library that a file wants because it includes a header of ours that wants it, or None."""
+    for name in re.findall(r"#\s*include <ringlet/([^>]+)>", text):
+        if name in of_libraries:
+            return of_libraries[name]
+        if found := uses_library(open(os.path.join(public, name), encoding="utf-8").read()):
+            return found
+    return None
+
+
 def compile_alone(compiler, header):
+    if library := uses_library(f"#include <ringlet/{header}>"):
+        if not os.path.exists(os.path.join("/usr/include", library)):
+            raise checks.Skip(f"<{library}> is not installed")
     flags = [*strict, "-x", "c++", "-"]
     # Twice: what is included twice must not be defined twice.
     got = subprocess.run([compiler, *flags], input=f"#include <ringlet/{header}>\n" * 2, capture_output=True, text=True)
@@ -48,7 +64,7 @@ def _():
                 if not found:
                     continue
                 name = found.group(2)
-                is_neighbour = name.startswith("ringlet/") and name[8:] in headers
+                is_neighbour = name.startswith("ringlet/") and name[8:] in headers or name == of_libraries.get(header)
                 is_standard = re.fullmatch(r"[a-z_]+", name) is not None
                 is_system = re.fullmatch(r"(sys|netinet|arpa|net)/\w+\.h|\w+\.h", name) and not name.startswith(("liburing", "doctest"))
                 if found.group(1) == '"' or not (is_neighbour or is_standard or is_system):

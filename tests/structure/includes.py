@@ -14,7 +14,8 @@ import checks
 
 # folder -> the folders it may include besides itself and include/ringlet. Public headers have a row of their own.
 floors = {
-    "include/ringlet": [],
+    "include/ringlet": ["include/ringlet/ipc"],
+    "include/ringlet/ipc": ["include/ringlet"],
     "src/base": [],
     "src/context": ["src/base"],
     "src/greenlet": ["src/context", "src/base"],
@@ -25,7 +26,7 @@ floors = {
     "src/io": ["src/hub", "src/loop", "src/sync", "src/base"],
     "src/stream": ["src/io", "src/hub", "src/loop", "src/sync", "src/base"],
     "src/net": ["src/stream", "src/task", "src/io", "src/hub", "src/loop", "src/sync", "src/base"],
-    "src/process": ["src/net", "src/stream", "src/task", "src/io", "src/hub", "src/loop", "src/sync", "src/base"],
+    "src/process": ["include/ringlet/ipc", "src/net", "src/stream", "src/task", "src/io", "src/hub", "src/loop", "src/sync", "src/base"],
     "src/threads": ["src/io", "src/hub", "src/loop", "src/context", "src/sync", "src/base"],
     # The system-call door's mechanism knows nothing of what stands behind the door.
     "hooks/patch": ["src/base"],

@@ -1,0 +1,99 @@
+#pragma once
+// Typed messages between processes: what ipc/pipe.hpp carries, packed by msgpack-cxx (Debian: libmsgpack-cxx-dev).
+//
+//   auto [parent, child] = ringlet::ipc::duplex();
+//   child.send(std::map<std::string, int>{{"a", 1}});
+//   parent.receive<std::map<std::string, int>>();
+//
+// Numbers, strings, standard containers, tuples and optionals go as they are; a type of one's own names its members once:
+// `struct job { int id; std::string url; MSGPACK_DEFINE(id, url); };`. Why msgpack-cxx: of what Debian has it is the one that is
+// both kept up (cereal's last release is of 2022) and a format of its own, which programs in other languages read, too;
+// it is headers only, and checks what it unpacks instead of believing it.
+//
+// This header is for programs that have msgpack-cxx: dependency('ringlet_process'), pkg-config ringlet_process.
+
+#ifndef MSGPACK_NO_BOOST
+#define MSGPACK_NO_BOOST  // versions before 5 use Boost's headers all the same
+#endif
+#include <msgpack.hpp>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <ringlet/ipc/pipe.hpp>
+
+namespace ringlet::ipc {
+
+// A message came that is not what the receiver asked for.
+struct bad_message : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+namespace detail {
+struct string_sink {
+  std::string& to;
+  void write(const char* data, std::size_t size) { to.append(data, size); }
+};
+}  // namespace detail
+
+template <class T>
+std::string pack(const T& value) {
+  std::string bytes;
+  detail::string_sink sink{bytes};
+  msgpack::pack(sink, value);
+  return bytes;
+}
+
+// Throws bad_message if the bytes are no T.
+template <class T>
+T unpack(std::string_view bytes) {
+  try {
+    const msgpack::object_handle whole = msgpack::unpack(bytes.data(), bytes.size());
+    return whole.get().template as<T>();
+  } catch (const msgpack::type_error&) {
+    throw bad_message(std::string("ringlet: a message came that is of another type than the receiver asked for (by typeid: ") + typeid(T).name() + ")");
+  } catch (const msgpack::unpack_error& e) {
+    throw bad_message(std::string("ringlet: what came is no message of msgpack: ") + e.what());
+  }
+}
+
+// An end of a pipe that takes and gives values.
+class end : public byte_end {
+ public:
+  end() noexcept = default;
+  explicit end(byte_end&& of) noexcept : byte_end(std::move(of)) {}
+  // As send_bytes.
+  template <class T>
+  bool send(const T& value, deadline until = never) {
+    return send_bytes(pack(value), until);
+  }
+  // As receive_bytes; throws bad_message if what came is no T (and then it is gone).
+  template <class T>
+  std::optional<T> receive(deadline until = never) {
+    const std::optional<std::string> bytes = receive_bytes(until);
+    if (!bytes) return std::nullopt;
+    return unpack<T>(*bytes);
+  }
+  end duplicate() const { return end(byte_end::duplicate()); }
+};
+
+struct pipe_ends {
+  end reader, writer;
+};
+inline pipe_ends pipe() {
+  auto [reader, writer] = byte_pipe();
+  return {end(std::move(reader)), end(std::move(writer))};
+}
+struct duplex_ends {
+  end first, second;
+};
+inline duplex_ends duplex() {
+  auto [first, second] = byte_duplex();
+  return {end(std::move(first)), end(std::move(second))};
+}
+
+}  // namespace ringlet::ipc

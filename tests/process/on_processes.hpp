@@ -1,0 +1,57 @@
+#pragma once
+// What the tests of processes share. PROCESS_CASE runs its body on this thread's hub and then looks whether anything was left
+// behind: a fiber, a wait, an fd, a child that nobody has waited for.
+
+#include <csignal>
+#include <dirent.h>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <ringlet/process.hpp>
+
+#include "hub/on_hub.hpp"
+
+namespace process_test {
+
+using namespace hub_test;
+
+inline std::size_t open_fds() {
+  std::size_t n = 0;
+  DIR* d = ::opendir("/proc/self/fd");
+  while (d && ::readdir(d)) ++n;
+  if (d) ::closedir(d);
+  return n;
+}
+
+inline bool has_children() {
+  int status;
+  return ::waitpid(-1, &status, WNOHANG) != -1 || errno != ECHILD;
+}
+
+inline void leaving_nothing(void (*body)()) {
+  hub::here();
+  static const bool warm = (body(), true);  // what is made once (tables, the hub's own fds) counts for nobody
+  (void)warm;
+  const std::size_t fds = open_fds(), living = living_greenlets();
+  body();
+  CHECK(left_behind() == "");
+  CHECK(open_fds() == fds);
+  CHECK(living_greenlets() == living);
+  CHECK_FALSE(has_children());
+  CHECK(active_children().empty());
+}
+
+// In a forked child ThreadSanitizer goes deaf on the stack that forked, and takes all that happens on others for races with it.
+#if defined(__SANITIZE_THREAD__)
+#define RINGLET_PROCESS_BODY(function) RINGLET_SKIP("ThreadSanitizer does not follow a fork of a process with fibers")
+#else
+#define RINGLET_PROCESS_BODY(function) process_test::leaving_nothing(&function)
+#endif
+#define RINGLET_PROCESS_CASE(function, name)            \
+  static void function();                               \
+  TEST_CASE(name) { RINGLET_PROCESS_BODY(function); }   \
+  static void function()
+#define PROCESS_CASE(name) RINGLET_PROCESS_CASE(DOCTEST_ANONYMOUS(process_case_), name)
+
+}  // namespace process_test
