@@ -7,6 +7,7 @@
 
 #include <ringlet/io.hpp>
 
+#include "process/ends.hpp"
 #include "process/failures.hpp"
 #include "process/handles.hpp"
 #include "process/packets.hpp"
@@ -19,13 +20,11 @@ struct byte_end::state : process_detail::handle {
   ~state() { process_detail::close(*this); }
 };
 
-struct end_maker {
-  static byte_end make(int fd, bool sends, bool receives) {
-    byte_end e;
-    e.state_ = std::make_unique<byte_end::state>(fd, sends, receives);
-    return e;
-  }
-};
+byte_end end_maker::make(int fd, bool sends, bool receives) {
+  byte_end e;
+  e.state_ = std::make_unique<byte_end::state>(fd, sends, receives);
+  return e;
+}
 
 byte_end::byte_end() noexcept = default;
 byte_end::~byte_end() = default;

@@ -4,7 +4,9 @@
 
 #include <csignal>
 #include <dirent.h>
+#include <new>
 #include <string>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +43,19 @@ inline void leaving_nothing(void (*body)()) {
   CHECK_FALSE(has_children());
   CHECK(active_children().empty());
 }
+
+// Memory that parent and child see.
+template <class T>
+class seen_by_both {
+ public:
+  seen_by_both() : at_(new (::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) T) {}
+  ~seen_by_both() { ::munmap(at_, sizeof(T)); }
+  T& operator*() { return *at_; }
+  T* operator->() { return at_; }
+
+ private:
+  T* at_;
+};
 
 // In a forked child ThreadSanitizer goes deaf on the stack that forked, and takes all that happens on others for races with it.
 #if defined(__SANITIZE_THREAD__)

@@ -135,6 +135,22 @@ PROCESS_CASE("pipe: a deadline that passes takes nothing and leaves nothing half
   CHECK_FALSE(reader.receive_bytes(deadline::passed()));
 }
 
+PROCESS_CASE("pipe: closed while another fiber waits in it, that one gets an error") {
+  auto ends = ipc::byte_pipe();
+  bool failed = false;
+  auto f = spawn([&] {
+    try {
+      ends.reader.receive_bytes();
+    } catch (const std::system_error& e) {
+      failed = e.code().value() == EBADF;
+    }
+  });
+  yield();
+  ends.reader.close();
+  f.join();
+  CHECK(failed);
+}
+
 PROCESS_CASE("pipe: a timeout scope and a kill end a wait") {
   auto [reader, writer] = ipc::byte_pipe();
   CHECK_FALSE(with_timeout(5ms, [&in = reader] { in.receive_bytes(); }));

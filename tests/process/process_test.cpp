@@ -2,7 +2,7 @@
 
 #include <atomic>
 #include <fcntl.h>
-#include <sys/mman.h>
+#include <netdb.h>
 #include <sys/prctl.h>
 #include <thread>
 
@@ -18,18 +18,6 @@ int exit_of(process& p) {
   CHECK(p.join(20s));
   return p.exit_code().value_or(-1000);
 }
-// Memory that parent and child see.
-template <class T>
-class seen_by_both {
- public:
-  seen_by_both() : at_(static_cast<T*>(::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))) {}
-  ~seen_by_both() { ::munmap(at_, sizeof(T)); }
-  T& operator*() { return *at_; }
-  T* operator->() { return at_; }
-
- private:
-  T* at_;
-};
 bool is_gone(int pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
 }  // namespace
 
@@ -373,6 +361,32 @@ PROCESS_CASE("process: started from a fiber, from a thread, and while operations
   naps.join();
   io::close(ends[0]);
   io::close(ends[1]);
+}
+
+PROCESS_CASE("process: look-ups and helper threads work in it, also while the parent's are at work") {
+  thread_pool helpers(2);
+  event ready;
+  std::atomic<bool> go{false};
+  auto ours = helpers.submit([&] {
+    ready.set();
+    go.wait(false);
+    return 1;
+  });
+  ready.wait();
+  process p([&] {
+    thread_pool own(2);
+    if (own.apply([] { return 5; }) != 5) return 1;
+    addrinfo hints{}, *found = nullptr;
+    hints.ai_flags = AI_NUMERICHOST;
+    if (io::getaddrinfo("127.0.0.1", "80", &hints, &found) != 0) return 2;
+    ::freeaddrinfo(found);
+    return 0;
+  });
+  p.start();
+  CHECK(exit_of(p) == 0);
+  go = true;
+  go.notify_all();
+  CHECK(ours.get(20s) == 1);
 }
 
 PROCESS_CASE("process: active_children are those that run; a child has none of its parent's") {

@@ -1,0 +1,74 @@
+#pragma once
+// A queue between processes: any number of them, and of fibers in each, put and get.
+//
+//   ringlet::ipc::queue<job> jobs;
+//   ringlet::process worker([&] { for (job& j : jobs) { j.run(); jobs.task_done(); } });
+//   worker.start();
+//   jobs.put(job{...});
+//   jobs.join();         // all that was put has been done
+//   jobs.shutdown();     // the worker's loop ends
+//
+// Made before the processes are started, and used in them by reference. An item goes to exactly one getter; it is in the
+// queue as a whole or not at all, whenever a process is killed; and put returns when it is in there (Python's leaves that to a
+// thread, which loses it, or keeps the process from ending). Waiting getters are not served in the order they came.
+//
+// Items lie in the kernel's socket buffers, so even an unbounded queue holds only what these hold: some hundred small items, or
+// 200 KB to 400 KB; an item of more than 64 KB counts as a small one (it lies in a memfd). Then put waits. So nobody should
+// put many into a queue that he alone is to get from.
+//
+// Items are packed by msgpack-cxx: see ipc/message.hpp.
+
+#include <cstddef>
+#include <iterator>
+#include <optional>
+
+#include <ringlet/ipc/byte_queue.hpp>
+#include <ringlet/ipc/message.hpp>
+#include <ringlet/queue.hpp>
+
+namespace ringlet::ipc {
+
+template <class T>
+class queue : public byte_queue {
+ public:
+  using value_type = T;
+  using byte_queue::byte_queue;
+
+  bool put(const T& item, deadline until = never) { return put_bytes(pack(item), until); }
+  bool try_put(const T& item) { return put(item, deadline::passed()); }
+  // bad_message if what came is no T; it is gone then.
+  std::optional<T> get(deadline until = never) {
+    const auto bytes = get_bytes(until);
+    if (!bytes) return std::nullopt;
+    return unpack<T>(*bytes);
+  }
+  std::optional<T> try_get() { return get(deadline::passed()); }
+
+  // for (T& item : queue): until it was shut down and is empty.
+  class iterator {
+   public:
+    using value_type = T;
+    using difference_type = std::ptrdiff_t;
+    iterator() noexcept = default;
+    explicit iterator(queue& of) : of_(&of) { ++*this; }
+    T& operator*() const noexcept { return *item_; }
+    iterator& operator++() {
+      try {
+        item_ = of_->get();
+      } catch (const shut_down&) {
+        item_.reset();
+      }
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    bool operator==(std::default_sentinel_t) const noexcept { return !item_; }
+
+   private:
+    queue* of_ = nullptr;
+    mutable std::optional<T> item_;
+  };
+  iterator begin() { return iterator(*this); }
+  std::default_sentinel_t end() const noexcept { return {}; }
+};
+
+}  // namespace ringlet::ipc
