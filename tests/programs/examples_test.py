@@ -94,6 +94,64 @@ def strangers_echo(port):
     return len(right)
 
 
+def process_pool(engine):
+    got = output_of([program("process_pool")], engine)
+    times = re.compile(r"\d+\.\d+")
+    expect_equal(times.sub("N", got), expected("process_pool"), "output")
+    serial, parallel, mapped, loop = map(float, times.findall(got))
+    expect(serial >= 0.8 and loop >= 0.8, "eight waits of 0.1 s in a row took %.2f s and %.2f s" % (serial, loop))
+    expect(parallel < 0.6 * serial, "four workers took %.2f s, in a row %.2f s" % (parallel, serial))
+    expect(mapped < 0.6 * loop, "a map took %.2f s, a loop %.2f s" % (mapped, loop))
+
+
+def load_tester(engine):
+    """Against a real nginx."""
+    import socket
+    import subprocess
+    import tempfile
+    checks.needs("nginx")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "index.html"), "w") as f:
+            f.write("x" * 1000)
+        os.chmod(folder, 0o755)
+        conf = os.path.join(folder, "nginx.conf")
+        with open(conf, "w") as f:
+            f.write("""daemon off; master_process off; pid %s/pid; error_log %s/error.log;
+events { worker_connections 512; }
+http { access_log off; client_body_temp_path %s/a; proxy_temp_path %s/b; fastcgi_temp_path %s/c; uwsgi_temp_path %s/d; scgi_temp_path %s/e;
+server { listen 127.0.0.1:%d; root %s; keepalive_requests 1000; } }
+""" % (*[folder] * 7, port, folder))
+        server = subprocess.Popen(["nginx", "-e", os.path.join(folder, "error.log"), "-c", conf, "-p", folder], stdin=subprocess.DEVNULL)
+        try:
+            for _ in range(200):
+                expect_equal(server.poll(), None, "nginx's status")
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.05)
+            got = output_of([program("load_tester"), "http://127.0.0.1:%d/" % port, "3000", "3", "20"], engine)
+            lines = got.splitlines()
+            expect_equal(lines[0], "3000 good answers to 3000 requests, from 3 processes with 20 fibers each", "first line")
+            took = [float(line.split()[1]) for line in lines[3:]]
+            expect_equal(len(took), 7, "rows of the table")
+            expect_equal(took, sorted(took), "times, the slower the later")
+            missing = run([program("load_tester"), "http://127.0.0.1:%d/no" % port, "10", "2", "2"], env={"RINGLET_ENGINE": engine}, seconds=60)
+            expect_equal(missing.status, 1, "status when nothing is good")
+            expect("10 failed: status 404" in missing.out.decode(), missing.out)
+        finally:
+            server.terminate()
+            server.wait(10)
+    nobody = run([program("load_tester"), "http://127.0.0.1:%d/" % port, "4", "2", "2"], env={"RINGLET_ENGINE": engine}, seconds=60)
+    expect("4 failed: connect: Connection refused" in nobody.out.decode(), nobody.out)
+
+
+# Those that want msgpack-cxx.
+of_processes = ["processes", "process_queue", "process_pipe", "process_manager", "shared_array", "pipeline", "correspondence", "prefork_server"]
+
 # Whose output is the same on every run.
 exact = ["actors", "bounded_semaphore", "events", "futures", "hub_server", "hubs", "locks", "pools", "producer_consumer", "queues", "scopes",
          "thread_pool", "timeouts"]
@@ -103,10 +161,12 @@ checks.add_check("switching: prints what it should", lambda: prints_as_expected(
 checks.add_check("generator: prints what it should", lambda: prints_as_expected("generator"))
 for engine in (None, "epoll"):
     suffix = " (%s)" % engine if engine else ""
-    for name in exact:
+    for name in exact + of_processes:
         checks.add_check("%s: prints what it should%s" % (name, suffix), lambda name=name, engine=engine: prints_as_expected(name, engine))
     checks.add_check("sleepers: the second ends first, together they take as long as the longest" + suffix,
                      lambda engine=engine: sleepers(engine))
     checks.add_check("three_urls: together they take as long as one" + suffix, lambda engine=engine: three_urls(engine))
+    checks.add_check("process_pool: prints what it should, and four workers are faster than one" + suffix, lambda engine=engine: process_pool(engine))
+    checks.add_check("load_tester: a table of what nginx answered, and what failed" + suffix, lambda engine=engine: load_tester(engine))
     checks.add_check("echo_server: every byte comes back to many clients" + suffix, lambda engine=engine: echo_server(engine))
 checks.main()
