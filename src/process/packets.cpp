@@ -19,8 +19,11 @@ namespace ringlet::process_detail {
 namespace {
 
 enum class kind : std::uint64_t { inside = 0x72696e676c657431, beside = 0x72696e676c657432 };
-// Below the smallest usual socket buffer, so that several go into one.
-constexpr std::size_t most_inside = std::size_t(64) << 10;
+// So that several go into a usual socket buffer, and a round number of bytes is still inside when it was packed.
+constexpr std::size_t most_inside = (std::size_t(128) << 10) + 256;
+// Of a bigger message so much goes inside all the same: so the socket's limit counts it, and there are not hundreds of them
+// under way, which would cost memory, and caches more than that.
+constexpr std::size_t inside_of_big = std::size_t(64) << 10;
 constexpr std::size_t piece = std::size_t(4) << 20;  // of a big copy, between two of which others may run
 
 struct fd_owner {
@@ -50,19 +53,18 @@ int put_beside(std::string_view message) {
   return std::exchange(file.fd, -1);
 }
 
-std::string take_beside(int fd) {
+// The rest of a message of which `inside` bytes have come.
+void take_beside(int fd, std::string& message, std::size_t inside) {
   struct stat s;
   if (const long failed = sys::call(SYS_fstat, fd, &s)) fail(failed, "a message's size");
-  std::string message;
-  message.resize(std::size_t(s.st_size));
-  for (std::size_t at = 0; at < message.size();) {
-    const long got = sys::call(SYS_pread64, fd, message.data() + at, std::min(piece, message.size() - at), at);
+  message.resize(inside + std::size_t(s.st_size));
+  for (std::size_t at = inside; at < message.size();) {
+    const long got = sys::call(SYS_pread64, fd, message.data() + at, std::min(piece, message.size() - at), at - inside);
     if (got == -EINTR) continue;
     if (got <= 0) fail(got ? got : -EIO, "a message beside its packet cannot be read");
     at += std::size_t(got);
     if (at < message.size()) breathe();
   }
-  return message;
 }
 
 // One for each thread and for each who receives at the same time: taken while it is in use.
@@ -89,18 +91,19 @@ packet_ends make_packets() {
 sent send_packet(int fd, std::string_view message, deadline until, const char* what) {
   fd_owner beside;
   kind how = kind::inside;
-  if (message.size() > most_inside) {
-    beside.fd = put_beside(message);
+  std::size_t inside = message.size();
+  if (inside > most_inside) {
+    inside = inside_of_big;
+    beside.fd = put_beside(message.substr(inside));
     how = kind::beside;
   }
   while (true) {
-    iovec parts[] = {{&how, sizeof how}, {const_cast<char*>(message.data()), message.size()}};
+    iovec parts[] = {{&how, sizeof how}, {const_cast<char*>(message.data()), inside}};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
     msghdr packet{};
     packet.msg_iov = parts;
     packet.msg_iovlen = 2;
     if (how == kind::beside) {
-      packet.msg_iovlen = 1;
       packet.msg_control = control;
       packet.msg_controllen = sizeof control;
       cmsghdr* c = CMSG_FIRSTHDR(&packet);
@@ -112,7 +115,9 @@ sent send_packet(int fd, std::string_view message, deadline until, const char* w
     const long result = io::sendmsg(fd, &packet, MSG_NOSIGNAL, until);
     if (result >= 0) return sent::yes;
     if (result == -EPIPE || result == -ECONNRESET || result == -ENOTCONN) return sent::nobody_reads;
-    if (result == -EMSGSIZE && how == kind::inside) {  // a system with very small socket buffers
+    if (result == -EMSGSIZE && inside > 0) {  // a system with very small socket buffers
+      if (beside.fd >= 0) sys::call(SYS_close, std::exchange(beside.fd, -1));
+      inside = 0;
       beside.fd = put_beside(message);
       how = kind::beside;
       continue;
@@ -121,16 +126,18 @@ sent send_packet(int fd, std::string_view message, deadline until, const char* w
   }
 }
 
-received receive_packet(int fd, deadline until, const char* what) {
+received receive_packet(int fd, std::string& message, deadline until, const char* what) {
   received result;
   while (true) {
     buffer into;
     kind how{};
-    iovec parts[] = {{&how, sizeof how}, {into.bytes.get(), most_inside}};
+    // Straight into the string as far as it reaches: one that is used again is as long as the message, most often.
+    const std::size_t direct = std::min(message.size(), most_inside);
+    iovec parts[] = {{&how, sizeof how}, {message.data(), direct}, {into.bytes.get(), most_inside}};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
     msghdr packet{};
     packet.msg_iov = parts;
-    packet.msg_iovlen = 2;
+    packet.msg_iovlen = 3;
     packet.msg_control = control;
     packet.msg_controllen = sizeof control;
     const long got = io::recvmsg(fd, &packet, MSG_CMSG_CLOEXEC, until);
@@ -146,13 +153,16 @@ received receive_packet(int fd, deadline until, const char* what) {
       if (waited(int(got), what)) continue;
       return result;
     }
-    if (how == kind::inside) {
-      result.message.assign(into.bytes.get(), std::size_t(got) - sizeof how);
-    } else {
+    const std::size_t inside = std::size_t(got) - sizeof how;
+    if (inside > direct)
+      message.resize(direct), message.append(into.bytes.get(), inside - direct);
+    else if (how == kind::inside)
+      message.resize(inside);
+    if (how == kind::beside) {
       fd_owner beside;
       if (const cmsghdr* c = CMSG_FIRSTHDR(&packet); c && c->cmsg_type == SCM_RIGHTS) std::memcpy(&beside.fd, CMSG_DATA(c), sizeof(int));
       if (beside.fd < 0) fail(-EMFILE, "a big message came, but no fd is left to take it with; it is lost (see ulimit -n)");
-      result.message = take_beside(beside.fd);
+      take_beside(beside.fd, message, inside);
     }
     result.how = received::kind::message;
     return result;

@@ -1,11 +1,10 @@
 #pragma once
 // One message, one packet of a SOCK_SEQPACKET pair of sockets: the transport of pipes and queues.
 //
-// A packet is a word of its kind and then the message, or, if that is too big for a packet, nothing more but a memfd with the
-// message in it. Either way the kernel moves it in one step: it is there or it is not, and one reader has it. Nothing is
+// A packet is a word of its kind and then the message, or, if that is too big for a packet, its first part and a memfd with the
+// rest. Either way the kernel moves it in one step: it is there or it is not, and one reader has it. Nothing is
 // shared that a process could leave locked or half done.
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -23,9 +22,9 @@ sent send_packet(int fd, std::string_view message, deadline until, const char* w
 
 struct received {
   enum class kind { message, late, ended } how = kind::late;
-  std::string message;
   bool peer_left_unread = false;  // ended: what we sent last was never read
 };
-received receive_packet(int fd, deadline until, const char* what);
+// Into the string, whose memory is used again; it is left as it was if no message came.
+received receive_packet(int fd, std::string& message, deadline until, const char* what);
 
 }  // namespace ringlet::process_detail

@@ -50,12 +50,17 @@ bool byte_end::send_bytes(std::string_view message, deadline until) {
 }
 
 std::optional<std::string> byte_end::receive_bytes(deadline until) {
+  std::string message;
+  if (!receive_into(message, until)) return std::nullopt;
+  return message;
+}
+
+bool byte_end::receive_into(std::string& message, deadline until) {
   state& s = opened("receive");
   if (!s.receives) throw std::logic_error("ringlet: receive on the writing end of a one-way pipe; use the other end, or a duplex pipe");
-  process_detail::received got = process_detail::receive_packet(s.fd, until, "ipc receive");
-  switch (got.how) {
-    case process_detail::received::kind::message: return std::move(got.message);
-    case process_detail::received::kind::late: return std::nullopt;
+  switch (process_detail::receive_packet(s.fd, message, until, "ipc receive").how) {
+    case process_detail::received::kind::message: return true;
+    case process_detail::received::kind::late: return false;
     default: throw end_of_pipe("ringlet: receive from a pipe whose other side is closed: every process that had it has closed it or ended");
   }
 }

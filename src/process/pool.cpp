@@ -241,9 +241,10 @@ struct pool_core::impl {
     bool unread = false;
     try {
       if (process_detail::send_packet(to.fd(), message, never, "process_pool") == process_detail::sent::yes) {
-        const process_detail::received got = process_detail::receive_packet(to.fd(), never, "process_pool");
+        std::string answered;
+        const process_detail::received got = process_detail::receive_packet(to.fd(), answered, never, "process_pool");
         if (got.how == process_detail::received::kind::message) {
-          const std::string_view reply = got.message;
+          const std::string_view reply = answered;
           if (reply[0] == char(answer::result)) {
             job.done(reply.substr(1));
           } else {

@@ -53,12 +53,12 @@ bool byte_queue::put_bytes(std::string_view message, deadline until) {
 }
 
 std::optional<std::string> byte_queue::get_bytes(deadline until) {
-  process_detail::received got = process_detail::receive_packet(ends_[0], until, "ipc::queue::get");
-  switch (got.how) {
+  std::string message;
+  switch (process_detail::receive_packet(ends_[0], message, until, "ipc::queue::get").how) {
     case process_detail::received::kind::message:
       state_->at->count.fetch_sub(1, std::memory_order_relaxed);
       if (room_) room_->release();
-      return std::move(got.message);
+      return message;
     case process_detail::received::kind::late: return std::nullopt;
     default: ringlet::detail::throw_shut_down("get");
   }

@@ -43,6 +43,7 @@ struct string_sink {
 template <class T>
 std::string pack(const T& value) {
   std::string bytes;
+  if constexpr (requires { value.size(); }) bytes.reserve(value.size() + 16);
   detail::string_sink sink{bytes};
   msgpack::pack(sink, value);
   return bytes;
@@ -52,7 +53,10 @@ std::string pack(const T& value) {
 template <class T>
 T unpack(std::string_view bytes) {
   try {
-    const msgpack::object_handle whole = msgpack::unpack(bytes.data(), bytes.size());
+    // What refers to bytes refers to ours: it is copied once, into the T.
+    const auto refer = [](msgpack::type::object_type, std::size_t, void*) { return true; };
+    bool referred = false;
+    const msgpack::object_handle whole = msgpack::unpack(bytes.data(), bytes.size(), referred, refer);
     return whole.get().template as<T>();
   } catch (const msgpack::type_error&) {
     throw bad_message(std::string("ringlet: a message came that is of another type than the receiver asked for (by typeid: ") + typeid(T).name() + ")");

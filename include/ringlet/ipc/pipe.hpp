@@ -8,8 +8,8 @@
 //   reader.receive_bytes();      // throws end_of_pipe: the child has ended
 //
 // A message is sent whole or not at all, however big, and received by exactly one who receives; many processes and fibers may
-// send into one pipe and many receive from it, and nothing ever mixes: each message is one packet (SOCK_SEQPACKET), and a big
-// one lies in a memfd that goes with its packet. So neither a timeout nor a kill -9 leaves half a message behind. A pipe
+// send into one pipe and many receive from it, and nothing ever mixes: each message is one packet (SOCK_SEQPACKET), and most
+// of a big one lies in a memfd that goes with its packet. So neither a timeout nor a kill -9 leaves half a message behind. A pipe
 // holds some hundred messages; send waits for room.
 //
 // Ends are moved, and closed by their destructor. What a ringlet::process is to use is moved into it (an argument, or captured by
@@ -50,6 +50,8 @@ class RINGLET_EXPORT byte_end {
   bool send_bytes(std::string_view message, deadline until = never);
   // The next message; empty when the deadline passed first. Throws end_of_pipe when all is read and nobody has the other side.
   std::optional<std::string> receive_bytes(deadline until = never);
+  // The same into a string whose memory is used again: true; false, and it is left as it was, when the deadline passed first.
+  bool receive_into(std::string& message, deadline until = never);
   // Waits until receive would not wait: true; false when the deadline passed. (Python's poll.)
   bool wait_readable(deadline until = never);
 

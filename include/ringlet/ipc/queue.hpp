@@ -13,7 +13,7 @@
 // thread, which loses it, or keeps the process from ending). Waiting getters are not served in the order they came.
 //
 // Items lie in the kernel's socket buffers, so even an unbounded queue holds only what these hold: some hundred small items, or
-// 200 KB to 400 KB; an item of more than 64 KB counts as a small one (it lies in a memfd). Then put waits. So nobody should
+// 200 KB to 400 KB; of an item of more than 128 KB only half of that is counted (the rest lies in a memfd). Then put waits. So nobody should
 // put many into a queue that he alone is to get from.
 //
 // Items are packed by msgpack-cxx: see ipc/message.hpp.
