@@ -1,26 +1,36 @@
-// A thread per connection, plain pthreads, bare against under `ringlet run --threads=fibers`: requests a second, CPU of the
-// server for a request, its kernel threads and resident memory. Server on one core, client (epoll, one thread) on another.
+// A thread per connection, plain pthreads, bare against under `ringlet run --threads=fibers`: requests a second, latency, CPU of
+// the server for a request, its kernel threads, its memory and the kernel's. Server on one core (bare: and once on
+// all), client (epoll, one thread) on another. And what single threads cost: making one, handing on by a condition or a
+// semaphore, a system call that is none of ours.
 //
-//   bench_threads [connections ...]      default 10 100 1000
+//   bench_threads [connections ...]      default 100 1000 10000
 //
-// The same binary is server ("serve") and client; the ratio is of two servers measured in one run, alternating.
+// The same binary is server ("serve"), what is timed ("costs") and client; ratios are to the best of the bare ones measured in
+// the same run, alternating. Kernel memory is what its stacks, page tables and unreclaimable slabs grew by in the whole
+// system, both ends of the sockets included.
 
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -68,11 +78,119 @@ int serve(int port_to) {
   }
 }
 
+// --- what single threads cost: the same program, bare and under the launcher --------------------------------------------
+
+double now_ns() { return double(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count()); }
+
+// The best of some rounds: each takes a hundredth of a second or so.
+template <class Round>
+double best_of(Round round) {
+  double best = round();
+  for (const double end = now_ns() + double(std::chrono::nanoseconds(measured).count()) / 4; now_ns() < end;) best = std::min(best, round());
+  return best;
+}
+
+double foreign_call() {
+  constexpr int calls = 20'000;
+  const double begin = now_ns();
+  for (int i = 0; i < calls; ++i) syscall(SYS_getppid);
+  return (now_ns() - begin) / calls;
+}
+
+double creation() {
+  constexpr int threads = 500;
+  const double begin = now_ns();
+  for (int i = 0; i < threads; ++i) std::thread([] {}).join();
+  return (now_ns() - begin) / threads;
+}
+
+double creation_of_many() {
+  constexpr int at_once = 100, times = 5;
+  const double begin = now_ns();
+  for (int i = 0; i < times; ++i) {
+    std::vector<std::thread> all;
+    for (int k = 0; k < at_once; ++k) all.emplace_back([] {});
+    for (auto& t : all) t.join();
+  }
+  return (now_ns() - begin) / (at_once * times);
+}
+
+double condition_hand_off() {
+  constexpr int turns = 2'000;
+  std::mutex lock;
+  std::condition_variable changed;
+  int turn = 0;
+  const auto play = [&](int side) {
+    std::unique_lock hold(lock);
+    for (int i = 0; i < turns; ++i) {
+      changed.wait(hold, [&] { return turn % 2 == side; });
+      ++turn;
+      changed.notify_one();
+    }
+  };
+  const double begin = now_ns();
+  std::thread other(play, 1);
+  play(0);
+  other.join();
+  return (now_ns() - begin) / (2 * turns);
+}
+
+double semaphore_hand_off() {
+  constexpr int turns = 2'000;
+  sem_t here, there;
+  sem_init(&here, 0, 0);
+  sem_init(&there, 0, 0);
+  const double begin = now_ns();
+  std::thread other([&] {
+    for (int i = 0; i < turns; ++i) sem_wait(&there), sem_post(&here);
+  });
+  for (int i = 0; i < turns; ++i) sem_post(&there), sem_wait(&here);
+  other.join();
+  return (now_ns() - begin) / (2 * turns);
+}
+
+const char* const costs_names[] = {"create and join", "create 100, join 100", "hand-off by a condition", "hand-off by a semaphore", "foreign call, one thread", "foreign call, threads"};
+constexpr int costs_count = 6;
+
+int tell_costs() {
+  // The door is opened at the first thread: before, the call is bare.
+  const double alone = best_of(foreign_call);
+  const double told[costs_count] = {best_of(creation), best_of(creation_of_many), best_of(condition_hand_off), best_of(semaphore_hand_off), alone, [] {
+                                      double with = 0;
+                                      std::atomic<bool> ends{false};
+                                      std::thread idle([&] { ends.wait(false); });
+                                      with = best_of(foreign_call);
+                                      ends = true;
+                                      ends.notify_one();
+                                      idle.join();
+                                      return with;
+                                    }()};
+  for (const double each : told) std::printf("%.2f\n", each);
+  return 0;
+}
+
+// --- measuring --------------------------------------------------------------------------------------------------------
+
+enum class way { bare_one_core, bare_all_cores, fibers };
+const char* name_of(way w) { return w == way::bare_one_core ? "bare, one core" : w == way::bare_all_cores ? "bare, all cores" : "fibers, one core"; }
+
+std::string self, ringlet;
+
+[[noreturn]] void become(way w, const char* role) {
+  if (w != way::bare_all_cores) on_core(0);
+  if (w == way::fibers)
+    execl(ringlet.c_str(), ringlet.c_str(), "run", "--threads=fibers", "--", self.c_str(), role, std::to_string(measured.count()).c_str(), nullptr);
+  else
+    execl(self.c_str(), self.c_str(), role, std::to_string(measured.count()).c_str(), nullptr);
+  fail("exec");
+}
+
 struct figures {
-  double requests = 0, seconds = 0, cpu = 0;
-  long kernel_threads = 0, resident_kb = 0;
+  double requests = 0, seconds = 0, cpu = 0, p99_us = 0, kernel_mb = 0, resident_mb = 0;
+  long kernel_threads = 0;
   double rate() const { return requests / seconds; }
   double cpu_us() const { return cpu / requests * 1e6; }
+  double memory_mb() const { return kernel_mb + resident_mb; }
 };
 
 double cpu_of(pid_t pid) {
@@ -88,9 +206,8 @@ double cpu_of(pid_t pid) {
   return double(user + kernel) / double(sysconf(_SC_CLK_TCK));
 }
 
-long status_of(pid_t pid, const char* field) {
-  char path[64], line[256];
-  std::snprintf(path, sizeof path, "/proc/%d/status", pid);
+long field_of(const char* path, const char* field) {
+  char line[256];
   long value = 0;
   if (FILE* f = std::fopen(path, "r")) {
     while (std::fgets(line, sizeof line, f))
@@ -99,19 +216,21 @@ long status_of(pid_t pid, const char* field) {
   }
   return value;
 }
+long status_of(pid_t pid, const char* field) { return field_of(("/proc/" + std::to_string(pid) + "/status").c_str(), field); }
+double kernels_mb() {
+  double kb = 0;
+  for (const char* each : {"KernelStack:", "PageTables:", "SUnreclaim:"}) kb += double(field_of("/proc/meminfo", each));
+  return kb / 1024;
+}
 
-figures measure(int connections, const std::string& ringlet, const std::string& self) {
+figures measure(int connections, way w) {
   int ends[2];
   if (pipe(ends) != 0) fail("pipe");
+  const double kernels_before = kernels_mb();
   const pid_t server = fork();
   if (server == 0) {
-    on_core(0);
     dup2(ends[1], 3);
-    if (ringlet.empty())
-      execl(self.c_str(), self.c_str(), "serve", nullptr);
-    else
-      execl(ringlet.c_str(), ringlet.c_str(), "run", "--threads=fibers", "--", self.c_str(), "serve", nullptr);
-    fail("exec");
+    become(w, "serve");
   }
   close(ends[1]);
   sockaddr_in at{};
@@ -135,22 +254,31 @@ figures measure(int connections, const std::string& ringlet, const std::string& 
     epoll_ctl(set, EPOLL_CTL_ADD, fd, &e);
     fds.push_back(fd);
   }
-  for (const int fd : fds)
+  std::vector<double> sent_at(std::size_t(*std::max_element(fds.begin(), fds.end())) + 1);
+  for (const int fd : fds) {
     if (send(fd, message, sizeof message, 0) != sizeof message) fail("send");
+    sent_at[std::size_t(fd)] = now_ns();
+  }
+  std::vector<float> latencies;
   const auto run = [&](std::chrono::nanoseconds how_long) {
     double done = 0;
     epoll_event events[256];
     const auto end = std::chrono::steady_clock::now() + how_long;
+    latencies.clear();
     while (std::chrono::steady_clock::now() < end) {
       const int n = epoll_wait(set, events, 256, 100);
       for (int i = 0; i < n; ++i) {
+        double& sent = sent_at[std::size_t(events[i].data.fd)];
         if (recv(events[i].data.fd, message, sizeof message, 0) != sizeof message) continue;
+        const double now = now_ns();
+        latencies.push_back(float((now - sent) / 1000));
+        sent = now;
         if (send(events[i].data.fd, message, sizeof message, 0) == sizeof message) ++done;
       }
     }
     return done;
   };
-  run(std::chrono::milliseconds(300));
+  run(std::max(std::chrono::milliseconds(300), std::chrono::milliseconds(connections / 10)));  // each has had its turn
   figures f;
   const double cpu_before = cpu_of(server);
   const auto begin = std::chrono::steady_clock::now();
@@ -158,7 +286,13 @@ figures measure(int connections, const std::string& ringlet, const std::string& 
   f.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   f.cpu = cpu_of(server) - cpu_before;
   f.kernel_threads = status_of(server, "Threads:");
-  f.resident_kb = status_of(server, "VmRSS:");
+  f.resident_mb = double(status_of(server, "VmRSS:")) / 1024;
+  f.kernel_mb = kernels_mb() - kernels_before;
+  if (!latencies.empty()) {
+    const auto p99 = latencies.begin() + long(latencies.size() * 99 / 100);
+    std::nth_element(latencies.begin(), p99, latencies.end());
+    f.p99_us = *p99;
+  }
   for (const int fd : fds) close(fd);
   close(set);
   kill(server, SIGKILL);
@@ -166,47 +300,86 @@ figures measure(int connections, const std::string& ringlet, const std::string& 
   return f;
 }
 
-figures best(std::vector<figures> all) {
-  return *std::max_element(all.begin(), all.end(), [](const figures& a, const figures& b) { return a.rate() < b.rate(); });
+std::vector<double> costs(way w) {
+  int ends[2];
+  if (pipe(ends) != 0) fail("pipe");
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(ends[1], 1);
+    become(w, "costs");
+  }
+  close(ends[1]);
+  FILE* told = fdopen(ends[0], "r");
+  std::vector<double> all;
+  for (double each; std::fscanf(told, "%lf", &each) == 1;) all.push_back(each);
+  std::fclose(told);
+  waitpid(child, nullptr, 0);
+  if (all.size() != costs_count) fail("costs");
+  return all;
+}
+
+void show_connections(int connections) {
+  constexpr way ways[] = {way::bare_one_core, way::bare_all_cores, way::fibers};
+  figures best[3];
+  for (int i = 0; i < rounds; ++i)
+    for (const way w : ways) {
+      const figures f = measure(connections, w);
+      if (f.rate() > best[int(w)].rate() || best[int(w)].requests == 0) best[int(w)] = f;
+    }
+  for (const way w : ways) {
+    const figures& f = best[int(w)];
+    std::printf("%7d  %-17s %10.0f %10.0f %10.1f %9ld %10.1f %10.1f\n", connections, name_of(w), f.rate(), f.p99_us, f.cpu_us(), f.kernel_threads, f.resident_mb, f.kernel_mb);
+  }
+  const figures &a = best[0], &b = best[1], &f = best[2];
+  std::printf("         fibers / bare     %10.2f %10.2f %10.2f %9s %21.2f\n\n", f.rate() / std::max(a.rate(), b.rate()), f.p99_us / std::min(a.p99_us, b.p99_us),
+              f.cpu_us() / std::min(a.cpu_us(), b.cpu_us()), "", f.memory_mb() / std::min(a.memory_mb(), b.memory_mb()));
+  std::fflush(stdout);
+}
+
+void show_costs() {
+  std::vector<double> least[3];
+  for (int i = 0; i < rounds; ++i)
+    for (const way w : {way::bare_one_core, way::bare_all_cores, way::fibers}) {
+      const auto told = costs(w);
+      auto& mine = least[int(w)];
+      if (mine.empty()) mine = told;
+      for (std::size_t k = 0; k < told.size(); ++k) mine[k] = std::min(mine[k], told[k]);
+    }
+  std::puts("ns                          bare, one core   all cores    fibers   fibers / bare");
+  for (std::size_t k = 0; k < costs_count; ++k)
+    std::printf("%-27s %14.0f %11.0f %9.0f %15.3f\n", costs_names[k], least[0][k], least[1][k], least[2][k], least[2][k] / std::min(least[0][k], least[1][k]));
+  std::printf("a foreign call costs %.1f ns more where threads are fibers than in the same process before its first thread\n", least[2][5] - least[2][4]);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 2 && std::strcmp(argv[1], "serve") == 0) return serve(3);
+  if (argc == 3) measured = std::chrono::milliseconds(std::atoi(argv[2]));
+  if (argc == 3 && std::strcmp(argv[1], "serve") == 0) return serve(3);
+  if (argc == 3 && std::strcmp(argv[1], "costs") == 0) return tell_costs();
+  measured = std::chrono::milliseconds(1000);
   rlimit most{};
   getrlimit(RLIMIT_NOFILE, &most);
   most.rlim_cur = most.rlim_max;
   setrlimit(RLIMIT_NOFILE, &most);
-  char self[4096];
-  const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  char path[4096];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
   if (n < 0) fail("readlink");
-  self[n] = 0;
-  const std::string folder = std::string(self).substr(0, std::string(self).rfind('/'));
-  const std::string ringlet = folder + "/../hooks/launcher/ringlet";
+  path[n] = 0;
+  self = path;
+  ringlet = self.substr(0, self.rfind('/')) + "/../hooks/launcher/ringlet";
   std::vector<int> counts;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--quick") == 0) {
-      counts = {10};
-      rounds = 1;
-      measured = std::chrono::milliseconds(100);
-    } else {
-      counts.push_back(std::atoi(argv[i]));
-    }
+  bool quick = false;
+  for (int i = 1; i < argc; ++i)
+    if (std::strcmp(argv[i], "--quick") == 0) quick = true;
+    else counts.push_back(std::atoi(argv[i]));
+  if (quick) {
+    rounds = 1;
+    measured = std::chrono::milliseconds(100);
   }
-  if (counts.empty()) counts = {10, 100, 1000};
-  std::puts("thread per connection, 64 bytes, server on one core: the best of some rounds, alternating");
-  std::puts("connections            requests/s   CPU us/request   kernel threads   resident KB");
-  for (const int connections : counts) {
-    std::vector<figures> bare, fibers;
-    for (int i = 0; i < rounds; ++i) {
-      bare.push_back(measure(connections, "", self));
-      fibers.push_back(measure(connections, ringlet, self));
-    }
-    const figures b = best(bare), f = best(fibers);
-    std::printf("%11d  bare   %11.0f  %15.1f  %15ld  %12ld\n", connections, b.rate(), b.cpu_us(), b.kernel_threads, b.resident_kb);
-    std::printf("             fibers %11.0f  %15.1f  %15ld  %12ld\n", f.rate(), f.cpu_us(), f.kernel_threads, f.resident_kb);
-    std::printf("             ratio  %11.2f  %15.2f  %15s  %12.2f\n", f.rate() / b.rate(), f.cpu_us() / b.cpu_us(), "", double(f.resident_kb) / double(b.resident_kb));
-    std::fflush(stdout);
-  }
+  if (counts.empty()) counts = quick ? std::vector<int>{10} : std::vector<int>{100, 1000, 10'000};
+  std::puts("thread per connection, 64 bytes: the best of some rounds, alternating");
+  std::puts("connections               requests/s     p99 us     CPU us   threads    user MB  kernel MB");
+  for (const int connections : counts) show_connections(connections);
+  show_costs();
 }

@@ -67,6 +67,7 @@ long forked(long result) noexcept {
 }
 
 long shares_memory() noexcept {
+  threads::apply_mask();
   io::entered_vfork_child();
   return pass;
 }

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/sys.hpp"
+#include "context/alternate_stack.hpp"
 #include "context/stack.hpp"
 
 namespace ringlet::context {
@@ -65,7 +66,8 @@ namespace {
 struct alternate_stack {
   void* memory = nullptr;
   static constexpr std::size_t bytes = 64 * 1024;
-  ~alternate_stack() {
+  ~alternate_stack() { take_down(); }
+  void take_down() noexcept {
     if (!memory) return;
     stack_t current;
     if (::sigaltstack(nullptr, &current) == 0 && current.ss_sp == memory) {
@@ -74,6 +76,7 @@ struct alternate_stack {
       none.ss_flags = SS_DISABLE;
       ::sigaltstack(&none, nullptr);
       ::munmap(memory, bytes);
+      memory = nullptr;
     }
   }
 };
@@ -93,5 +96,7 @@ void install_alternate_stack_for_thread() noexcept {
   else
     ::munmap(memory, alternate_stack::bytes);
 }
+
+void take_down_alternate_stack_of_thread() noexcept { for_this_thread.take_down(); }
 
 }  // namespace ringlet::context

@@ -14,8 +14,9 @@
 #include <cstring>
 
 #include "base/sys.hpp"
-#include "ringlet/io.hpp"
+#include "context/alternate_stack.hpp"
 #include "io/doors.hpp"
+#include "ringlet/io.hpp"
 #include "threads/state.hpp"
 
 namespace ringlet::threads {
@@ -121,6 +122,11 @@ void ours(int signal, siginfo_t* info, void* machine) {
     the_mode.hub->engine->wake();
     return;
   }
+  if (!is_fault(signal, info) && (current().mask & bit_of(signal))) {  // libc's own critical section (is_libcs_own)
+    note(signal, info, nullptr);
+    unassigned = true;
+    return;
+  }
   const bool was_inside = inside;  // a fault of ours by the program's bad pointer: its handler may longjmp away
   inside = false;
   thread_block& self = current();
@@ -205,23 +211,30 @@ long park_for_signal(const char* what, deadline until = never) noexcept {
 
 // --- masks ------------------------------------------------------------------------------------------------------------
 
-void change_mask(thread_block& b, signal_set mask) noexcept {
-  mode& m = the_mode;
-  for (signal_set changed = b.mask ^ mask; changed; changed &= changed - 1) {
-    const int at = __builtin_ctzll(changed);
-    m.blocked_by[at] += mask >> at & 1 ? 1u : -1u;
+void count_mask(signal_set mask, unsigned by) noexcept {
+  if (is_libcs_own(mask)) {
+    the_mode.blocked_by_all += by;
+    if (!(mask & setuid_signal)) the_mode.blocked_by[__builtin_ctzll(setuid_signal)] -= by;
+    return;
   }
-  if (b.mask != mask) m.sleep_mask_is_old = true;
+  for (; mask; mask &= mask - 1) the_mode.blocked_by[__builtin_ctzll(mask)] += by;
+}
+
+void change_mask(thread_block& b, signal_set mask) noexcept {
+  if (b.mask == mask) return;
+  count_mask(b.mask, -1u);
+  count_mask(mask, 1);
+  the_mode.sleep_mask_is_old = true;
   b.mask = mask;
 }
 
 void count_in(thread_block& b) noexcept {
-  for (signal_set all = b.mask; all; all &= all - 1) ++the_mode.blocked_by[__builtin_ctzll(all)];
+  count_mask(b.mask, 1);
   the_mode.sleep_mask_is_old = true;
 }
 
 void count_out(thread_block& b) noexcept {
-  for (signal_set all = b.mask; all; all &= all - 1) --the_mode.blocked_by[__builtin_ctzll(all)];
+  count_mask(b.mask, -1u);
   the_mode.sleep_mask_is_old = true;
   if (the_mode.os_mask_of == &b) the_mode.os_mask_of = nullptr;
   for (noted& n : notes)
@@ -253,7 +266,13 @@ void ready_for_exec() noexcept {
     sys::call(SYS_rt_sigaction, tick_signal, &none, nullptr, sizeof none.mask);
   }
   const thread_block& self = current();
-  if (self.mask & tick_set) sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &self.mask, nullptr, sizeof self.mask);
+  if ((self.mask & tick_set) || self.mask != the_mode.os_mask) sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &self.mask, nullptr, sizeof self.mask);
+}
+
+void apply_mask() noexcept {
+  thread_block& self = current();
+  self.mask_is_applied = true;
+  if (self.mask != the_mode.os_mask) set_os_mask(self.mask);
 }
 
 void take_on(context::thread_image* next) {
@@ -263,7 +282,7 @@ void take_on(context::thread_image* next) {
     m.sleep_mask_is_old = false;
     m.sleep_mask = 0;
     for (int at = 0; at < signals; ++at)
-      if (m.blocked_by[at] >= m.living) m.sleep_mask |= signal_set(1) << at;
+      if (m.blocked_by[at] + m.blocked_by_all >= m.living) m.sleep_mask |= signal_set(1) << at;
     return;
   }
   thread_block& b = *block_of(next);
@@ -271,7 +290,7 @@ void take_on(context::thread_image* next) {
     m.os_alternate = b.alternate;
     sys::call(SYS_sigaltstack, &b.alternate, nullptr);
   }
-  if (b.mask != m.os_mask) {
+  if (b.mask != m.os_mask && (!is_libcs_own(b.mask) || b.mask_is_applied)) {
     if (__builtin_expect(m.os_mask & ~b.mask & by_own_calls, 0) && m.os_mask_of) keep_signals_of_calls(*m.os_mask_of);
     set_os_mask(b.mask);
   }
@@ -295,21 +314,15 @@ void keep_signals_of_calls(thread_block& b) noexcept {
 }
 
 long set_mask(int how, const signal_set* wanted, signal_set* before, std::size_t size) noexcept {
+  if (size != sizeof *wanted || (wanted && unsigned(how) > SIG_SETMASK)) return -EINVAL;
   thread_block& self = current();
-  signal_set old = 0;
-  const signal_set given = wanted ? *wanted : 0;
-  signal_set now = self.mask;
-  if (wanted && size == sizeof old) {
-    now = how == SIG_BLOCK ? now | given : how == SIG_UNBLOCK ? now & ~given : given;
-    now &= ~never_blocked;
-  }
-  const signal_set for_kernel = how == SIG_UNBLOCK ? given : given & ~tick_set;
-  const long result = sys::call(SYS_rt_sigprocmask, how, wanted ? &for_kernel : nullptr, &old, size);
-  if (result < 0) return result;
-  old |= self.mask & tick_set;
+  const signal_set old = self.mask;
   if (wanted) {
+    const signal_set given = *wanted;
+    const signal_set now = (how == SIG_BLOCK ? old | given : how == SIG_UNBLOCK ? old & ~given : given) & ~never_blocked;
     change_mask(self, now);
-    the_mode.os_mask = now;
+    self.mask_is_applied = false;
+    if (now != the_mode.os_mask && !is_libcs_own(now)) set_os_mask(now);
   }
   if (before) *before = old;
   return 0;
@@ -333,6 +346,8 @@ void begin_signals() noexcept {
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, nullptr, &m.main.mask, sizeof m.main.mask);
   m.os_mask = m.main.mask;
   m.os_mask_of = &m.main;
+  // As bare, nobody has one unless the program gives it to him: the switch would change it each time.
+  context::take_down_alternate_stack_of_thread();
   sys::call(SYS_sigaltstack, nullptr, &m.os_alternate);
   m.os_alternate.ss_flags &= ~SS_ONSTACK;
   m.main.alternate = m.os_alternate;
@@ -485,6 +500,7 @@ long pending(signal_set* into, std::size_t size) noexcept {
 long wait_for(const signal_set* wanted, siginfo_t* found, const timespec* timeout, std::size_t size) noexcept {
   if (size != sizeof *wanted || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000))) return -EINVAL;
   thread_block& self = current();
+  apply_mask();  // what it waits for must not come to a handler
   const signal_set set = *wanted & ~never_blocked, kernels = set & ~tick_set;
   const timespec at_once{};
   const deadline until = timeout ? deadline(std::chrono::seconds(timeout->tv_sec) + std::chrono::nanoseconds(timeout->tv_nsec)) : never;
@@ -552,6 +568,7 @@ void forget_signals_after_fork() noexcept {
   for (timer_target& t : timer_targets) t.id = 0;
   unassigned = false;
   for (unsigned& each : m.blocked_by) each = 0;
+  m.blocked_by_all = 0;
   self.pending = self.awaited = 0;
   m.os_mask_of = &self;
   count_in(self);

@@ -26,6 +26,7 @@ struct mode {
   signal_set sleep_mask = 0;       // what all threads block: for the hub's sleep
   bool sleep_mask_is_old = true;
   unsigned blocked_by[64] = {};    // threads that block it
+  unsigned blocked_by_all = 0;     // threads that block everything, and are not counted in the others
 };
 extern constinit mode the_mode;
 
@@ -46,6 +47,13 @@ void take_on(context::thread_image* next);
 // watcher.cpp's. Its signal is never blocked in the kernel, whatever the program's masks say.
 inline constexpr int tick_signal = 64;
 inline constexpr signal_set tick_set = bit_of(tick_signal);
+
+// The masks of libc's own short critical sections (a thread's making, its start, its end): everything, or all but 33. A program can't
+// ask libc for them: 32 and 33 are kept out of its sets. Such a mask is a thread's without being the OS thread's, which saves six system calls a thread: a
+// handler that is called meanwhile finds that the thread blocks its signal, and keeps it. A signal by whose default the
+// process ends does so a moment sooner.
+inline constexpr signal_set everything = ~never_blocked, setuid_signal = bit_of(33);
+constexpr bool is_libcs_own(signal_set mask) noexcept { return (mask | setuid_signal) == everything; }
 bool watcher_runs() noexcept;
 // signals.cpp's: a signal of this number that is not the watcher's.
 void came_from_program(int signal, siginfo_t* info, void* machine);

@@ -41,6 +41,7 @@ struct thread_block : context::thread_image {
   signal_set awaited = 0;         // it is in sigwait for these
   signal_set mask_before = 0;     // to be put back when the call that set `mask` for its length ends
   bool mask_is_temporary = false;
+  bool mask_is_applied = false;   // also one of libc's own is the OS thread's while this runs (state.hpp, is_libcs_own)
   bool ended_by_signal = false;   // the wait that just ended did so for a handler
   bool may_restart = true;        // and every such handler asks for calls to be restarted
   bool is_main = false;
@@ -132,6 +133,8 @@ long wait_for(const signal_set* wanted, siginfo_t* found, const timespec* timeou
 long suspend(const signal_set* mask, std::size_t size) noexcept;
 long pause() noexcept;
 long set_alternate_stack(const stack_t* wanted, stack_t* before) noexcept;
+// The calling thread's mask is to be the OS thread's in fact: a child is about to be made that shares our memory and handlers.
+void apply_mask() noexcept;
 // The calling thread's mask for the length of this system call (ppoll and its like).
 void mask_for_this_call(signal_set) noexcept;
 // What the thread's own call has raised (SIGPIPE) while it blocks that waits for it alone: off the kernel's list, which is the
