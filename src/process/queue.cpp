@@ -54,12 +54,17 @@ bool byte_queue::put_bytes(std::string_view message, deadline until) {
 
 std::optional<std::string> byte_queue::get_bytes(deadline until) {
   std::string message;
+  if (!get_into(message, until)) return std::nullopt;
+  return message;
+}
+
+bool byte_queue::get_into(std::string& message, deadline until) {
   switch (process_detail::receive_packet(ends_[0], message, until, "ipc::queue::get").how) {
     case process_detail::received::kind::message:
       state_->at->count.fetch_sub(1, std::memory_order_relaxed);
       if (room_) room_->release();
-      return message;
-    case process_detail::received::kind::late: return std::nullopt;
+      return true;
+    case process_detail::received::kind::late: return false;
     default: ringlet::detail::throw_shut_down("get");
   }
 }

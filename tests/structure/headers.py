@@ -79,6 +79,9 @@ def compile_examples(compiler):
     checks.expect(len(names) > 15, f"only {len(names)} examples were found")
     said = []
     for name in names:
+        library = uses_library(open(os.path.join(examples, name), encoding="utf-8").read())
+        if library and not os.path.exists(os.path.join("/usr/include", library)):
+            continue  # the build leaves them out, too
         got = subprocess.run([compiler, *strict, os.path.join(examples, name)], capture_output=True, text=True)
         if got.returncode != 0:
             said.append(got.stderr[:1000])

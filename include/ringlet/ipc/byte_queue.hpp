@@ -24,6 +24,8 @@ class RINGLET_EXPORT byte_queue : public detail::shared_thing {
   bool put_bytes(std::string_view message, deadline until = never);
   // The next one; empty when the deadline passed first. Throws shut_down when it was shut down and is empty.
   std::optional<std::string> get_bytes(deadline until = never);
+  // The same into a string whose memory is used again: true; false, and it is left as it was, when the deadline passed first.
+  bool get_into(std::string& message, deadline until = never);
 
   // A message that was got has been dealt with. std::logic_error if that was said of all already.
   void task_done();

@@ -17,6 +17,7 @@
 #endif
 #include <msgpack.hpp>
 
+#include <cstddef>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -40,12 +41,33 @@ struct string_sink {
 };
 }  // namespace detail
 
+namespace detail {
+template <class T>
+void pack_into(std::string& bytes, const T& value) {
+  bytes.clear();
+  if constexpr (requires { value.size(); }) bytes.reserve(value.size() + 16);
+  string_sink sink{bytes};
+  msgpack::pack(sink, value);
+}
+
+// Memory for packed messages that is used again: it belongs to the thread, and to one message while that is under way.
+inline thread_local std::string spare_out, spare_in;
+struct spare {
+  std::string& home;
+  std::string bytes;
+  explicit spare(std::string& of) noexcept : home(of), bytes(std::move(of)) {}
+  ~spare() {
+    if (bytes.capacity() <= std::size_t(1) << 20) home = std::move(bytes);
+  }
+  spare(const spare&) = delete;
+  spare& operator=(const spare&) = delete;
+};
+}  // namespace detail
+
 template <class T>
 std::string pack(const T& value) {
   std::string bytes;
-  if constexpr (requires { value.size(); }) bytes.reserve(value.size() + 16);
-  detail::string_sink sink{bytes};
-  msgpack::pack(sink, value);
+  detail::pack_into(bytes, value);
   return bytes;
 }
 
@@ -73,14 +95,16 @@ class end : public byte_end {
   // As send_bytes.
   template <class T>
   bool send(const T& value, deadline until = never) {
-    return send_bytes(pack(value), until);
+    detail::spare packed(detail::spare_out);
+    detail::pack_into(packed.bytes, value);
+    return send_bytes(packed.bytes, until);
   }
   // As receive_bytes; throws bad_message if what came is no T (and then it is gone).
   template <class T>
   std::optional<T> receive(deadline until = never) {
-    const std::optional<std::string> bytes = receive_bytes(until);
-    if (!bytes) return std::nullopt;
-    return unpack<T>(*bytes);
+    detail::spare packed(detail::spare_in);
+    if (!receive_into(packed.bytes, until)) return std::nullopt;
+    return unpack<T>(packed.bytes);
   }
   end duplicate() const { return end(byte_end::duplicate()); }
 };

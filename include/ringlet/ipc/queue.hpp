@@ -34,13 +34,17 @@ class queue : public byte_queue {
   using value_type = T;
   using byte_queue::byte_queue;
 
-  bool put(const T& item, deadline until = never) { return put_bytes(pack(item), until); }
+  bool put(const T& item, deadline until = never) {
+    detail::spare packed(detail::spare_out);
+    detail::pack_into(packed.bytes, item);
+    return put_bytes(packed.bytes, until);
+  }
   bool try_put(const T& item) { return put(item, deadline::passed()); }
   // bad_message if what came is no T; it is gone then.
   std::optional<T> get(deadline until = never) {
-    const auto bytes = get_bytes(until);
-    if (!bytes) return std::nullopt;
-    return unpack<T>(*bytes);
+    detail::spare packed(detail::spare_in);
+    if (!get_into(packed.bytes, until)) return std::nullopt;
+    return unpack<T>(packed.bytes);
   }
   std::optional<T> try_get() { return get(deadline::passed()); }
 
