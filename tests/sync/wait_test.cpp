@@ -55,11 +55,15 @@ HUB_CASE("wait: a thing that is named twice is reported twice, each place for it
 HUB_CASE("wait: count stops early, the deadline ends it with those that are ready") {
   event never_set;
   std::vector<any_fiber> all;
-  for (int ms : {3, 1, 2}) all.push_back(spawn([ms] { sleep(ms * 1ms); }));
+  event last;
+  all.push_back(spawn([&] { last.wait(); }));
+  for (int ms : {1, 2}) all.push_back(spawn([ms] { sleep(ms * 1ms); }));
   CHECK(wait(all, {.count = 0}).empty());
   CHECK(wait(all, {.count = 2}) == indices{1, 2});
   const auto start = now();
+  auto setter = spawn([&] { last.set(); });
   CHECK(wait({all[0], never_set, all[1]}, {.until = 50ms}) == indices{2, 0});
+  setter.join();
   CHECK(took(start, 50ms));
   CHECK(wait({never_set}, {.until = deadline::passed()}).empty());
   CHECK(wait({never_set}, {.until = 0s}).empty());

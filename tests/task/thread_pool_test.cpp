@@ -227,7 +227,10 @@ TEST_CASE("thread_pool: its end drops what has not begun and waits for what has"
     dropped = threads.submit([] { return 2; });
     applied = spawn([&] { threads.apply([] {}); });
     yield();
-    opener = std::thread([&] { go.open(); });
+    opener = std::thread([&, dropped] {  // when it has been dropped: else it might begin
+      soon([&] { return dropped.ready(); });
+      go.open();
+    });
   }
   CHECK(ended);
   opener.join();
