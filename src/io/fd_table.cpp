@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 
+#include <cstdio>
+#include <cstring>
 #include <new>
 
 #include "base/assert.hpp"
@@ -184,6 +186,10 @@ file_kind fd_table::kind_of(fd_watch& w) {
       w.kind = file_kind::other;
       char settings[256];  // a struct termios, the kernel's or a larger one
       w.terminal = S_ISCHR(s.st_mode) && sys::call(SYS_ioctl, w.fd, 0x5401 /* TCGETS */, settings) == 0;
+      char link[40], target[32] = {};
+      std::snprintf(link, sizeof link, "/proc/self/fd/%d", w.fd);
+      w.counter = (s.st_mode & S_IFMT) == 0 && sys::call(SYS_readlink, link, target, sizeof target - 1) > 0 &&
+                  std::strcmp(target, "anon_inode:[eventfd]") == 0;
       break;
     }
   }
@@ -270,7 +276,7 @@ void fd_table::forget_facts(fd_watch& w) {
   w.tells = short_read::says_nothing;
   w.ready = 3;
   w.no_nowait = 0;
-  w.hung_up = w.urgent = w.unpollable = w.terminal = w.position_taken = false;
+  w.hung_up = w.reads_end = w.urgent = w.unpollable = w.terminal = w.counter = w.position_taken = false;
   w.facts_epoch = 0;
 }
 

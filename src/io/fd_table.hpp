@@ -60,11 +60,13 @@ struct fd_watch : loop::readiness {
   file_kind kind = file_kind::unknown;
   std::uint8_t ready = 3;        // bit per direction: a try may succeed
   bool hung_up = false;          // HUP, RDHUP or ERR was seen: a short read is no sign of emptiness
+  bool reads_end = false;        // a datagram socket shut down for reading: a read that may wait is at the end, one that may not hears EAGAIN
   bool urgent = false;           // so it is near out-of-band data
   bool unpollable = false;       // the engine said EPERM: always ready
   bool counted = false;          // in the process-wide count of hubs that know this number
   std::uint8_t no_nowait = 0;    // bit per direction: RWF_NOWAIT is not known to this kind of file
   bool terminal = false;         // takes part of a write and then waits, whatever poll says
+  bool counter = false;          // an eventfd: has room for 1, says poll, and waits for more inside the call
   bool position_taken = false;   // a regular file: somebody's read at the file's own position is under way
   short_read tells = short_read::says_nothing;
   std::uint32_t generation = 0;  // changes when the number comes to mean another file

@@ -18,6 +18,9 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <vector>
 
 #include "base/sys.hpp"
@@ -50,7 +53,8 @@ std::size_t total(const iovec* parts, std::size_t count) {
 enum class verb { read, write };
 
 // preadv2/pwritev2 that will not wait. -EAGAIN: it would. -EOPNOTSUPP: this kind of file cannot be asked so.
-ssize_t try_vector(verb v, int fd, const iovec* parts, int count) {
+ssize_t try_vector(verb v, int fd, const iovec* parts, int count, bool reads_end = false) {
+  if (__builtin_expect(reads_end, 0) && v == verb::read) return sys::call(SYS_readv, fd, parts, count);
   return sys::call(v == verb::read ? SYS_preadv2 : SYS_pwritev2, fd, parts, count, -1L, -1L, RWF_NOWAIT);
 }
 
@@ -78,6 +82,34 @@ ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {
   return sys::call(SYS_sendmsg, fd, &message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+// What would be added to an eventfd: nothing, if the kernel refuses it at once (too short, UINT64_MAX, a bad address) or
+// takes it whatever is there (0). Asked of the kernel, for whom a bad address is no crash.
+std::uint64_t number_in(const iovec* parts) {
+  std::uint64_t number = 0;
+  iovec first{}, here{&first, sizeof first}, there{const_cast<iovec*>(parts), sizeof first};
+  const long self = sys::call(SYS_getpid);
+  if (sys::call(SYS_process_vm_readv, self, &here, 1L, &there, 1L, 0L) != long(sizeof first) || first.iov_len < sizeof number) return 0;
+  here = {&number, sizeof number};
+  first.iov_len = sizeof number;
+  if (sys::call(SYS_process_vm_readv, self, &here, 1L, &first, 1L, 0L) != long(sizeof number)) return 0;
+  return number == UINT64_MAX ? 0 : number;
+}
+
+// Whether an eventfd has no room for what is to be added, although it has room for 1, which is all that poll tells.
+bool is_too_full(int fd, std::uint64_t number) {
+  if (number <= 1) return false;
+  char path[48], text[512];
+  std::snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+  const long file = sys::call(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return true;
+  const long size = sys::call(SYS_read, file, text, sizeof text - 1);
+  sys::call(SYS_close, file);
+  text[std::max(size, 0L)] = 0;
+  unsigned long long count = 0;
+  const char* line = std::strstr(text, "eventfd-count:");
+  return !line || std::sscanf(line, "eventfd-count: %llx", &count) != 1 || count > UINT64_MAX - 1 - number;
+}
+
 // A file whose reads cannot be tried (terminals, inotify, others on some kernels; regular files that are not in the page
 // cache).
 ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline until, const char* what) {
@@ -96,7 +128,9 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
     return sys::call(plain, fd, parts, count);
   }
   // A terminal with room for one byte is ready, and then waits inside the call for the rest. So it may wait elsewhere.
-  if (v == verb::write && w.terminal)
+  const std::uint64_t number = v == verb::write && w.counter && count > 0 ? number_in(parts) : 1;
+  if (number == 0) return sys::call(plain, fd, parts, count);
+  if (v == verb::write && (w.terminal || is_too_full(fd, number)))
     return perform({.code = loop::opcode::writev, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1, .may_block = true},
                    until, what, fd, h.watch_signals(detail::signal_effect::ends_unless_restarted));
   // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
@@ -204,7 +238,7 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
   const ssize_t result = until_ready(fd, direction::in, until, what, [&](fd_watch* w) -> ssize_t {
     if (w && w->tells == short_read::says_empty_unless_ancillary && w->is_armed(direction::in) && ours)
       return receive_bytes(w, fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
-    const ssize_t got = try_vector(verb::read, fd, parts, count);
+    const ssize_t got = try_vector(verb::read, fd, parts, count, w && w->reads_end);
     if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
       note_short(w, got, std::size_t(-1), true);
       goes_on = !(w && w->is_armed(direction::in)) && table.kind_of(table.get(fd)) == file_kind::regular && !at_end_of_file(fd);
@@ -216,7 +250,7 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
       if (table.kind_of(file) == file_kind::regular) position.take(file);
     }
     return unaskable ? 0 : got;
-  });
+  }, !ours);
   if (!goes_on && !unaskable) return result;
   // Others may have run meanwhile (keep_fair), and closed it.
   const bool same_file = table.get(fd).generation == generation;
@@ -252,15 +286,15 @@ int wait_for_room(fd_watch& w, direction d, deadline until, const char* what, cl
 }
 
 // Tries, parks and tries again until all is transferred, or an end, an error or the deadline comes; then what has been
-// counts, if anything has. `attempt(watch or null, done)`: one try from there on. The size is asked for only after the
+// counts, if anything has. `attempt(watch or null, done)`: one try from there on; `refuses` as until_ready has it. The size is asked for only after the
 // kernel has accepted the arguments.
 template <class Size, class Attempt>
-ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, const char* what, Attempt attempt) {
+ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, const char* what, Attempt attempt, bool refuses) {
   hub_state& h = hub_state::here();
   if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
-  const bool tries = !known || known->maybe_ready(d) || !known->is_armed(d);
+  const bool tries = refuses || !known || known->maybe_ready(d) || !known->is_armed(d);
   ssize_t got = tries ? attempt(known, std::size_t(0)) : -EAGAIN;
   if (got != -EAGAIN && (got <= 0 || std::size_t(got) >= size_of_all())) {
     if (got >= 0) keep_fair(h);
@@ -282,6 +316,10 @@ ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, cons
   std::size_t done = got > 0 ? std::size_t(got) : 0;
   while (true) {
     int ended = 0;
+    if (got == -EAGAIN && __builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d)) {
+      got = attempt(&w, done);
+      break;
+    }
     if (got == -EAGAIN || (w.is_armed(d) && !w.maybe_ready(d))) {
       w.clear_ready(d);
       ended = wait_for_room(w, d, limit.until, what, pause, signals);
@@ -321,7 +359,7 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
     const rest_of rest(parts, count, done);
     return w && w->kind == file_kind::stream ? send_rest(fd, rest.parts(), rest.count(), 0)
                                              : try_vector(verb::write, fd, rest.parts(), rest.count());
-  });
+  }, true);
   return unaskable ? wait_for_unaskable(verb::write, fd, parts, count, until, what) : result;
 }
 
@@ -329,13 +367,15 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
 template <class Look>
 ssize_t peek_all(int fd, std::size_t wanted, deadline until, const char* what, Look look) {
   ssize_t most = -EAGAIN;
-  const ssize_t got = until_ready(fd, direction::in, until, what, [&](fd_watch*) -> ssize_t {
-    most = look();
+  const ssize_t got = until_ready(fd, direction::in, until, what, [&](fd_watch* w) -> ssize_t {
+    most = look(w);
     fd_table& table = fd_table::of(hub_state::here());
-    const bool enough = most <= 0 || std::size_t(most) >= wanted || table.kind_of(table.get(fd)) != file_kind::stream ||
+    fd_watch& file = table.get(fd);
+    const bool enough = most <= 0 || std::size_t(most) >= wanted || table.kind_of(file) != file_kind::stream ||
+                        file.tells == short_read::says_empty_unless_ancillary ||  // a unix stream's peek is one look
                         polled_ready(fd, POLLRDHUP | POLLPRI);
     return enough ? most : -EAGAIN;
-  });
+  }, true);
   return got < 0 && most > 0 ? most : got;
 }
 
@@ -350,6 +390,11 @@ ssize_t readv(int fd, const iovec* parts, int count, deadline until) noexcept {
   return read_vector(fd, parts, count, until, "readv");
 }
 ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexcept {
+  // An empty message, which only the plain call sends; a vector of nothing is no message.
+  if (size == 0) {
+    const ssize_t sent = send(fd, data, 0, 0, until);
+    return sent == -ENOTSOCK ? sys::call(SYS_write, fd, data, size) : sent;
+  }
   const iovec part{const_cast<void*>(data), std::min(size, most_at_once)};
   return write_vector(fd, &part, 1, until, "write");
 }
@@ -360,14 +405,23 @@ ssize_t writev(int fd, const iovec* parts, int count, deadline until) noexcept {
 // Which receives do not wait: MSG_OOB, too, never does (tcp(7) is silent about it; the kernel answers EAGAIN or EINVAL).
 static constexpr int never_wait = MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB;
 
+// TCP waits once before it gives nothing to who asks for nothing, and does not ask why the wait ended.
+static ssize_t of_nothing(int fd, ssize_t result) {
+  if (result != -EAGAIN && result != -EINTR) return result;
+  const fd_watch* w = fd_table::of(hub_state::here()).find(fd);
+  return w && w->tells == short_read::says_empty && !w->nonblocking ? 0 : result;
+}
+
+static int without_waiting(const fd_watch* w, int flags) { return w && w->reads_end ? flags : flags | MSG_DONTWAIT; }
+
 ssize_t recv(int fd, void* buffer, std::size_t size, int flags, deadline until) noexcept {
   return recvfrom(fd, buffer, size, flags, nullptr, nullptr, until);
 }
 
 ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* from, unsigned* from_length,
                  deadline until) noexcept {
-  const int how = flags | MSG_DONTWAIT;
   const auto once = [=](fd_watch* w, std::size_t done) -> ssize_t {
+    const int how = without_waiting(w, flags);
     char* place = static_cast<char*>(buffer) + done;
     if (!from) return receive_bytes(w, fd, place, size - done, how);
     const ssize_t got = sys::call(SYS_recvfrom, fd, place, size - done, how, from, from_length);
@@ -376,12 +430,13 @@ ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* fr
   };
   if (flags & never_wait) {
     keep_fair(hub_state::here());
-    return sys::call(SYS_recvfrom, fd, buffer, size, how, from, from_length);
+    return sys::call(SYS_recvfrom, fd, buffer, size, flags | MSG_DONTWAIT, from, from_length);
   }
+  if (size == 0) return of_nothing(fd, until_ready(fd, direction::in, until, "recv", [&](fd_watch* w) { return once(w, 0); }));
   if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recv", [&](fd_watch* w) { return once(w, 0); });
   const std::size_t wanted = std::min(size, most_at_once);
-  if (flags & MSG_PEEK) return peek_all(fd, wanted, until, "recv", [&] { return once(nullptr, 0); });
-  return transfer_all(fd, direction::in, [=] { return wanted; }, until, "recv", once);
+  if (flags & MSG_PEEK) return peek_all(fd, wanted, until, "recv", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr, 0); });
+  return transfer_all(fd, direction::in, [=] { return wanted; }, until, "recv", once, false);
 }
 
 ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
@@ -394,13 +449,16 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
   bool ancillary = false;
   const auto whole = [&] { return total(message->msg_iov, message->msg_iovlen); };
   const auto once = [&](fd_watch* w) -> ssize_t {
-    const ssize_t got = sys::call(SYS_recvmsg, fd, message, how);
+    const ssize_t got = sys::call(SYS_recvmsg, fd, message, without_waiting(w, flags));
     if (got > 0) ancillary = message->msg_controllen > 0 || (message->msg_flags & MSG_CTRUNC);
     if (got > 0 && !(flags & MSG_PEEK)) note_short(w, got, whole(), ancillary);
     return got;
   };
-  if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recvmsg", once);
-  if (flags & MSG_PEEK) return peek_all(fd, most_at_once, until, "recvmsg", [&] { return once(nullptr); });
+  if (!(flags & MSG_WAITALL)) {
+    const ssize_t got = until_ready(fd, direction::in, until, "recvmsg", once, true);
+    return (got == -EAGAIN || got == -EINTR) && whole() == 0 ? of_nothing(fd, got) : got;
+  }
+  if (flags & MSG_PEEK) return peek_all(fd, most_at_once, until, "recvmsg", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr); });
   // What came with ancillary data is a message of its own.
   return transfer_all(fd, direction::in, [&] { return ancillary ? 0 : whole(); }, until, "recvmsg", [&](fd_watch* w, std::size_t done) -> ssize_t {
     if (done == 0) return once(w);
@@ -411,7 +469,7 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
     const ssize_t got = sys::call(SYS_recvmsg, fd, &more, how);
     note_short(w, got, whole() - done, more.msg_flags & MSG_CTRUNC);
     return got;
-  });
+  }, true);
 }
 
 ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline until) noexcept {
@@ -428,7 +486,7 @@ ssize_t sendto(int fd, const void* data, std::size_t size, int flags, const sock
     keep_fair(hub_state::here());
     return once(nullptr, 0);
   }
-  return transfer_all(fd, direction::out, [size] { return std::min(size, most_at_once); }, until, "send", once);
+  return transfer_all(fd, direction::out, [size] { return std::min(size, most_at_once); }, until, "send", once, true);
 }
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexcept {
@@ -442,7 +500,7 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexce
                         if (done == 0) return sys::call(SYS_sendmsg, fd, message, flags | MSG_DONTWAIT);
                         const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
                         return send_rest(fd, rest.parts(), rest.count(), flags);
-                      });
+                      }, true);
 }
 
 }  // namespace ringlet::io

@@ -13,6 +13,13 @@ bool polled_ready(int fd, short events) {
   return sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) != 0;
 }
 
+// The kernel itself makes the difference (recvmsg of unix and UDP sockets), so only it can say what such a read gives.
+bool is_shut_for_reading(fd_watch& w, direction d) {
+  if (d != direction::in || w.kind != file_kind::datagram) return false;
+  w.reads_end = polled_ready(w.fd, POLLRDHUP);
+  return w.reads_end;
+}
+
 call_deadline deadline_of(const fd_watch& w, direction d, deadline until) {
   const clock::duration own = w.timeouts[unsigned(d)];
   if (own == clock::duration::max()) return {until, -ETIMEDOUT};

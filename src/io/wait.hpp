@@ -35,6 +35,10 @@ call_deadline deadline_of(const fd_watch&, direction, deadline until);
 // Does the kernel say so at this moment?
 bool polled_ready(int fd, short events);
 
+// Whether the next attempt on this one, which has just said EAGAIN, will be the end of what is to read: it is told by
+// `reads_end` to ask as one who may wait, which it won't.
+bool is_shut_for_reading(fd_watch&, direction);
+
 // A fiber whose calls all return at once, with something or with EAGAIN, gives the others a turn now and then.
 inline void keep_fair(hub_state& h) {
   constexpr unsigned longest_streak = 64;
@@ -49,14 +53,15 @@ inline void pass_on(fd_watch& w, direction d) {
   if (w.maybe_ready(d) && !w.waiters[unsigned(d)].empty()) fd_table::wake_next(w, d);
 }
 
-// `attempt(watch or null)` makes the call without blocking: a result, or -EAGAIN.
+// `attempt(watch or null)` makes the call without blocking: a result, or -EAGAIN. What is known to be empty is not tried in
+// vain, unless `refuses`: the kernel looks at some of the arguments (a vector, a message) before it waits.
 template <class Attempt>
-ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attempt attempt) {
+ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attempt attempt, bool refuses = false) {
   hub_state& h = hub_state::here();
   if (__builtin_expect(h.can_park() && h.interrupted(), 0)) return -ECANCELED;
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.find(fd);
-  const bool tries = !known || known->maybe_ready(d) || !known->is_armed(d);
+  const bool tries = refuses || !known || known->maybe_ready(d) || !known->is_armed(d);
   if (tries) {
     const ssize_t result = attempt(known);
     if (result != -EAGAIN) {
@@ -76,6 +81,7 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   const call_deadline limit = deadline_of(w, d, until);
   const detail::signal_watch signals = h.watch_signals(limit.effect());
   while (true) {
+    if (__builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d)) return attempt(&w);
     w.clear_ready(d);
     const int ended = park_on(w, d, limit.until, what, signals);
     if (ended && ended != -ETIME) return ended;

@@ -360,12 +360,17 @@ void begin_signals() noexcept {
   }
 }
 
+// What the kernel keeps of a handler's flags (sigaction(2), SA_UNSUPPORTED); SA_INTERRUPT and others are nothing to it.
+constexpr unsigned long known_flags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x800 /* SA_EXPOSE_TAGBITS */ | 0x04000000 /* SA_RESTORER */ |
+                                      SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000 /* SA_RESETHAND, which is an int */;
+
 long set_action(int signal, const void* wanted, void* before, std::size_t size) noexcept {
   if (signal < 1 || signal > signals || size != sizeof(signal_set)) return sys::call(SYS_rt_sigaction, signal, wanted, before, size);
   const kernel_action old = actions[signal];
   if (wanted) {
     kernel_action now;
     std::memcpy(&now, wanted, sizeof now);
+    now.flags &= known_flags;
     const kernel_action installed = for_kernel(now);
     if (signal == tick_signal && watcher_runs()) {
       actions[signal] = now;

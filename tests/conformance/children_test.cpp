@@ -13,9 +13,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <ringlet/fiber.hpp>
-#include <ringlet/hooks.hpp>
-
 extern char** environ;
 
 namespace {

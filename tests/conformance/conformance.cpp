@@ -7,23 +7,17 @@
 #include <cstring>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <optional>
 #include <sstream>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <system_error>
 #include <unistd.h>
 
-#include <ringlet/fiber.hpp>
-#include <ringlet/hooks.hpp>
-
 namespace conformance {
 
-namespace {
-
-std::vector<std::string> rows;
-std::size_t cases = 0;
 std::atomic<unsigned long> ticks{0};
+
+namespace {
 
 constexpr auto at_once_means = 25ms;
 
@@ -47,12 +41,27 @@ bool is_asleep(pid_t thread) {
 
 }  // namespace
 
-struct trace::helper {
-  std::function<void()> run;
-  std::optional<std::thread> thread;
-  ringlet::any_fiber fiber;
-  std::atomic<bool> at_the_latest{false};
-};
+std::unique_ptr<flow> thread_beside(std::function<void()> run) {
+  struct thread_flow : flow {
+    std::atomic<bool> at_the_latest{false};
+    std::thread thread;
+    thread_flow(std::function<void()> run, pid_t caller)
+        : thread([this, run = std::move(run), caller] {
+            // Asleep twice in a row, a moment apart: not just between two calls.
+            for (int seen = 0; seen < 2 && !at_the_latest;) {
+              seen = is_asleep(caller) ? seen + 1 : 0;
+              timespec moment{0, 1000000};
+              ::syscall(SYS_nanosleep, &moment, nullptr);
+            }
+            run();
+          }) {}
+    void join() override {
+      at_the_latest = true;
+      if (thread.joinable()) thread.join();
+    }
+  };
+  return std::make_unique<thread_flow>(std::move(run), pid_t(::syscall(SYS_gettid)));
+}
 
 trace::trace(bool hooked) : hooked_(hooked) {}
 trace::~trace() {
@@ -88,46 +97,21 @@ std::string trace::error_name(int error) {
   return name ? name : "errno " + std::to_string(error);
 }
 
-unsigned long trace::others_ran() { return ticks.load(); }
-
 void trace::waited(std::chrono::steady_clock::time_point begin, std::chrono::milliseconds at_least, unsigned long before) {
   const auto took = std::chrono::steady_clock::now() - begin;
   // Timers may be a little early by another clock's resolution.
   pace_ += took + 1ms >= at_least ? "waited long enough\n" : "did not wait long enough\n";
-  if (hooked_ && others_ran() == before) complaint_ += "the thread was blocked: no other fiber ran meanwhile\n";
+  if (hooked_ && ticks.load() == before) complaint_ += "the thread was blocked: no other fiber ran meanwhile\n";
 }
 
 void trace::came_back(std::chrono::steady_clock::time_point begin) {
   pace_ += std::chrono::steady_clock::now() - begin < at_once_means ? "at once\n" : "not at once\n";
 }
 
-void trace::meanwhile(std::function<void()> f) {
-  auto h = std::make_unique<helper>();
-  h->run = std::move(f);
-  helper* mine = h.get();
-  if (hooked_) {
-    h->fiber = ringlet::spawn([mine] { mine->run(); });
-  } else {
-    const pid_t caller = pid_t(::syscall(SYS_gettid));
-    h->thread.emplace([mine, caller] {
-      // Asleep twice in a row, a moment apart: not just between two calls.
-      for (int seen = 0; seen < 2 && !mine->at_the_latest;) {
-        seen = is_asleep(caller) ? seen + 1 : 0;
-        timespec moment{0, 1000000};
-        ::syscall(SYS_nanosleep, &moment, nullptr);
-      }
-      mine->run();
-    });
-  }
-  helpers_.push_back(std::move(h));
-}
+void trace::meanwhile(std::function<void()> f) { helpers_.push_back(flow_beside(std::move(f), hooked_)); }
 
 void trace::join() {
-  for (auto& h : helpers_) {
-    h->at_the_latest = true;
-    if (h->thread && h->thread->joinable()) h->thread->join();
-    if (!h->fiber.empty()) h->fiber.join();
-  }
+  for (auto& h : helpers_) h->join();
   helpers_.clear();
 }
 
@@ -187,19 +171,18 @@ int opaque(int n) {
   return n + none;
 }
 
-registered::registered(const char*, const char* which) {
-  ++cases;
-  std::istringstream words(which);
-  for (std::string word; words >> word;) rows.push_back(word);
+std::vector<registered>& cases() {
+  static std::vector<registered> all;
+  return all;
 }
-const std::vector<std::string>& tried_rows() { return rows; }
-std::size_t case_count() { return cases; }
-
-namespace {
-
-struct result {
-  std::string text, pace, complaint;
-};
+std::vector<std::string> tried_rows() {
+  std::vector<std::string> rows;
+  for (const auto& each : cases()) {
+    std::istringstream words{std::string(each.rows)};
+    for (std::string word; words >> word;) rows.push_back(word);
+  }
+  return rows;
+}
 
 result run_case(case_function f, bool hooked) {
   result r;
@@ -218,52 +201,6 @@ result run_case(case_function f, bool hooked) {
     r.complaint += std::string("thrown at the end: ") + e.what() + "\n";
   }
   return r;
-}
-
-result run_bare(case_function f) {
-  result r;
-  std::thread([&] { r = run_case(f, false); }).join();
-  return r;
-}
-
-result run_hooked(case_function f, place where) {
-  result r;
-  ringlet::hooks::enable();
-  bool done = false;
-  auto ticker = ringlet::spawn({.name = "ticker"}, [&] {
-    while (!done) {
-      ringlet::sleep(1ms);
-      ++ticks;
-    }
-  });
-  if (where == place::main_fiber) {
-    ringlet::yield();
-    r = run_case(f, true);
-  } else {
-    ringlet::spawn({.name = "case", .stack_size_bytes = 512 * 1024}, [&] { r = run_case(f, true); }).join();
-  }
-  done = true;
-  ticker.join();
-  ringlet::hooks::disable();
-  return r;
-}
-
-}  // namespace
-
-void compare(case_function f, place where) {
-  for (int tries_left = 2;; --tries_left) {
-    const result bare = run_bare(f);
-    const result hooked = run_hooked(f, where);
-    const bool same = bare.text == hooked.text && bare.complaint.empty() && hooked.complaint.empty();
-    if (same && bare.pace != hooked.pace && tries_left > 0) continue;
-    CHECK_MESSAGE(bare.text == hooked.text, "bare:\n" << bare.text << "hooked:\n" << hooked.text);
-    CHECK_MESSAGE(bare.pace == hooked.pace, "bare:\n" << bare.pace << "hooked:\n" << hooked.pace << "of:\n" << bare.text);
-    CHECK_MESSAGE(bare.complaint.empty(), bare.complaint << bare.text);
-    CHECK_MESSAGE(hooked.complaint.empty(), hooked.complaint << hooked.text);
-    // What was not written down was not compared.
-    CHECK_MESSAGE(!bare.text.empty(), "the case saw nothing");
-    return;
-  }
 }
 
 }  // namespace conformance

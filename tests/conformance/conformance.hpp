@@ -11,6 +11,9 @@
 //     ...
 //   }
 //
+// The same cases make a plain threaded program (plain.cpp), which knows nothing of ringlet and says what it saw: run bare and
+// under the launcher, the system-call door is compared, too (programs/transparency_test.py).
+//
 // Nothing sleeps and hopes: meanwhile() runs its function when the caller really waits (bare: the kernel says its thread
 // sleeps; hooked: another fiber only runs when this one parks). Whether a call waited is judged by a lower bound; a
 // machine too busy to answer at once gets two more tries, for the pace only.
@@ -25,8 +28,6 @@
 #include <thread>
 #include <vector>
 
-#include <doctest/doctest.h>
-
 using namespace std::chrono_literals;
 
 namespace conformance {
@@ -35,6 +36,16 @@ namespace conformance {
 struct ends {
   int a = -1, b = -1;
 };
+
+// Another flow of control; run to its end by join().
+struct flow {
+  virtual ~flow() = default;
+  virtual void join() = 0;
+};
+// A thread that begins when the thread that makes it sleeps, at the latest when it is joined.
+std::unique_ptr<flow> thread_beside(std::function<void()>);
+// Counts on while anybody but the case can run.
+extern std::atomic<unsigned long> ticks;
 
 class trace {
  public:
@@ -63,14 +74,14 @@ class trace {
   template <class F>
   auto waits(std::chrono::milliseconds at_least, F f) {
     const auto begin = std::chrono::steady_clock::now();
-    const auto ticks = others_ran();
+    const auto before = ticks.load();
     struct end {
       trace& t;
       std::chrono::steady_clock::time_point begin;
       std::chrono::milliseconds at_least;
-      unsigned long ticks;
-      ~end() { t.waited(begin, at_least, ticks); }
-    } end{*this, begin, at_least, ticks};
+      unsigned long before;
+      ~end() { t.waited(begin, at_least, before); }
+    } end{*this, begin, at_least, before};
     return f();
   }
   // Runs f and writes down that it came back at once.
@@ -108,12 +119,10 @@ class trace {
   static std::string error_name(int error);
   void waited(std::chrono::steady_clock::time_point begin, std::chrono::milliseconds at_least, unsigned long ticks);
   void came_back(std::chrono::steady_clock::time_point begin);
-  static unsigned long others_ran();
 
-  struct helper;
   bool hooked_;
   std::string text_, pace_, complaint_;
-  std::vector<std::unique_ptr<helper>> helpers_;
+  std::vector<std::unique_ptr<flow>> helpers_;
   std::vector<int> owned_;
 };
 
@@ -125,23 +134,46 @@ using case_function = void (*)(trace&);
 enum class place { fiber, main_fiber };
 
 struct registered {
-  registered(const char* name, const char* rows);
+  const char* name;
+  std::string_view rows;
+  case_function run;
 };
+// Every case, in the order of the files.
+std::vector<registered>& cases();
+inline bool add(registered r) { return cases().push_back(r), true; }
 // The rows that any case names.
-const std::vector<std::string>& tried_rows();
-std::size_t case_count();
+std::vector<std::string> tried_rows();
 
+struct result {
+  std::string text, pace, complaint;
+};
+result run_case(case_function, bool hooked);
+// Made by who runs the cases: whether a sanitizer or Valgrind runs, too; the flow that trace::meanwhile begins.
+bool is_instrumented();
+std::unique_ptr<flow> flow_beside(std::function<void()>, bool hooked);
+
+#ifndef CONFORMANCE_PLAIN
 void compare(case_function, place);
+#endif
 
 }  // namespace conformance
 
 #define CONFORMANCE_CAT2(a, b) a##b
 #define CONFORMANCE_CAT(a, b) CONFORMANCE_CAT2(a, b)
+#define CONFORMANCE_DECLARED(name, rows)                              \
+  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t); \
+  [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::add({name, rows, &CONFORMANCE_CAT(case_, __LINE__)});
+#ifdef CONFORMANCE_PLAIN
+#define CONFORMANCE_IN(where, name, rows) \
+  CONFORMANCE_DECLARED(name, rows)        \
+  static void CONFORMANCE_CAT(case_, __LINE__)([[maybe_unused]] ::conformance::trace & t)
+#else
+#include <doctest/doctest.h>
 #define CONFORMANCE_IN(where, name, rows)                                                              \
-  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t);                              \
-  static ::conformance::registered CONFORMANCE_CAT(registered_, __LINE__){name, rows};                 \
+  CONFORMANCE_DECLARED(name, rows)                                                                     \
   TEST_CASE(name) { ::conformance::compare(&CONFORMANCE_CAT(case_, __LINE__), ::conformance::where); } \
   static void CONFORMANCE_CAT(case_, __LINE__)([[maybe_unused]] ::conformance::trace & t)
+#endif
 
 #define CONFORMANCE(name, rows) CONFORMANCE_IN(place::fiber, name, rows)
 // What only the main fiber sees: signals.

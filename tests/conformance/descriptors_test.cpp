@@ -1,7 +1,6 @@
 // What opens, closes and changes descriptors, and files at a position.
 
 #include "conformance.hpp"
-#include "support/support.hpp"
 
 #include <csignal>
 #include <cstdlib>
@@ -318,7 +317,7 @@ CONFORMANCE("fclose and freopen: the descriptor goes, and the number comes again
   t.saw("freopen", g != nullptr);
   t.saw("zero", ::fgetc(g));
   // libc closes the file then, and its FILE is lost.
-  if (support::is_instrumented()) ::fclose(g);
+  if (conformance::is_instrumented()) ::fclose(g);
   else t.saw("fails", ::freopen("/nonexistent/x", "r", g) == nullptr);
   t.join();
 }

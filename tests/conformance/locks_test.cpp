@@ -1,20 +1,11 @@
-// pthread locks: the same results as between threads, and what only fibers can get wrong: a lock held over a switch, by
-// one of two fibers of the same thread.
+// pthread locks: the same results as between threads. What only fibers can get wrong: locks_of_fibers_test.cpp.
 
 #include "conformance.hpp"
-#include "support/support.hpp"
 
-#include <condition_variable>
-#include <csignal>
-#include <mutex>
 #include <pthread.h>
 #include <semaphore.h>
-#include <shared_mutex>
 #include <threads.h>
 #include <unistd.h>
-
-#include <ringlet/fiber.hpp>
-#include <ringlet/hooks.hpp>
 
 namespace {
 
@@ -40,15 +31,7 @@ struct mutex_of {
 };
 const timespec past{1, 0}, bad{5, 1000000000};
 
-// Hooks on for a test that is not a comparison.
-struct hooked {
-  hooked() { ringlet::hooks::enable(); }
-  ~hooked() { ringlet::hooks::disable(); }
-};
-
 }  // namespace
-
-// --- results, compared -----------------------------------------------------------------------------------------------
 
 CONFORMANCE("mutex: taken, tried, given back", "pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock") {
   pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
@@ -326,7 +309,7 @@ CONFORMANCE("pthread_join: waits, gives the result, refuses", "pthread_join") {
   t.said("join", ::pthread_join(child, &result));
   t.saw("result", reinterpret_cast<long>(result));
   // Newer AddressSanitizers end the program on this one.
-  if (!support::is_instrumented()) t.said("oneself", ::pthread_join(::pthread_self(), nullptr));
+  if (!conformance::is_instrumented()) t.said("oneself", ::pthread_join(::pthread_self(), nullptr));
   t.join();
 }
 
@@ -359,7 +342,7 @@ CONFORMANCE("C11: mutexes, conditions, threads",
   t.join();
   t.saw("recursive", ::mtx_unlock(&r) * 10 + ::mtx_unlock(&r));
   // AddressSanitizer (GCC 14) aborts on the join of a thread that C11's call has made: it knows only pthread_create's.
-  if (!support::is_instrumented()) {
+  if (!conformance::is_instrumented()) {
     thrd_t child;
     ::thrd_create(&child, [](void*) { return -5; }, nullptr);
     int result = 0;
@@ -367,269 +350,4 @@ CONFORMANCE("C11: mutexes, conditions, threads",
     t.saw("result", result);
   }
   t.join();
-}
-
-// --- what only fibers can get wrong ----------------------------------------------------------------------------------
-
-TEST_CASE("std::mutex: held over a switch, another fiber of the thread waits") {
-  hooked on;
-  std::mutex m;
-  int inside = 0, most = 0, turns = 0;
-  auto work = [&] {
-    for (int i = 0; i < 20; ++i) {
-      std::lock_guard hold(m);
-      most = std::max(most, ++inside);
-      ::usleep(100);
-      --inside;
-      ++turns;
-    }
-  };
-  std::vector<ringlet::any_fiber> all;
-  for (int i = 0; i < 5; ++i) all.push_back(ringlet::spawn(work));
-  ringlet::joinall(all);
-  CHECK(most == 1);
-  CHECK(turns == 100);
-}
-
-TEST_CASE("std::recursive_mutex: belongs to a fiber, not to its thread") {
-  hooked on;
-  std::recursive_mutex m;
-  std::string order;
-  auto a = ringlet::spawn([&] {
-    m.lock();
-    m.lock();
-    order += 'a';
-    ::usleep(2000);
-    m.unlock();
-    ::usleep(2000);
-    order += 'A';
-    m.unlock();
-  });
-  auto b = ringlet::spawn([&] {
-    CHECK_FALSE(m.try_lock());
-    m.lock();
-    order += 'b';
-    m.unlock();
-  });
-  ringlet::joinall({a, b});
-  CHECK(order == "aAb");
-}
-
-TEST_CASE("std::mutex: one that sleeps with it held again and again lets others in") {
-  hooked on;
-  std::mutex m;
-  bool other_had_it = false;
-  int rounds = 0;
-  auto greedy = ringlet::spawn([&] {
-    for (; rounds < 1000 && !other_had_it; ++rounds) {
-      std::lock_guard hold(m);
-      ::usleep(10);
-    }
-  });
-  auto modest = ringlet::spawn([&] {
-    std::lock_guard hold(m);
-    other_had_it = true;
-  });
-  ringlet::joinall({greedy, modest});
-  CHECK(rounds < 10);
-}
-
-TEST_CASE("std::condition_variable: between fibers") {
-  hooked on;
-  std::mutex m;
-  std::condition_variable c;
-  int turn = 0;
-  auto player = [&](int mine) {
-    for (int i = 0; i < 50; ++i) {
-      std::unique_lock hold(m);
-      c.wait(hold, [&] { return turn % 2 == mine; });
-      ++turn;
-      c.notify_all();
-    }
-  };
-  ringlet::joinall({ringlet::any_fiber(ringlet::spawn(player, 0)), ringlet::any_fiber(ringlet::spawn(player, 1))});
-  CHECK(turn == 100);
-}
-
-TEST_CASE("std::condition_variable: a fiber and a thread, both ways") {
-  hooked on;
-  std::mutex m;
-  std::condition_variable c;
-  int turn = 0;
-  auto player = [&](int mine) {
-    for (int i = 0; i < 300; ++i) {
-      std::unique_lock hold(m);
-      c.wait(hold, [&] { return turn % 2 == mine; });
-      ++turn;
-      c.notify_all();
-    }
-  };
-  int ticks = 0;
-  bool done = false;
-  auto ticker = ringlet::spawn([&] {
-    while (!done) ::usleep(500), ++ticks;
-  });
-  std::thread thread(player, 0);
-  auto fiber = ringlet::spawn(player, 1);
-  fiber.join();
-  thread.join();
-  done = true;
-  ticker.join();
-  CHECK(turn == 600);
-}
-
-TEST_CASE("std::mutex: threads and fibers of several hubs take turns") {
-  hooked on;
-  std::mutex m;
-  long counter = 0;
-  auto work = [&](int sleeps) {
-    for (int i = 0; i < 200; ++i) {
-      std::lock_guard hold(m);
-      const long seen = counter;
-      if (sleeps && i % 20 == 0) ::usleep(50);
-      counter = seen + 1;
-    }
-  };
-  std::thread plain(work, 0);
-  std::thread with_hub([&] {
-    std::vector<ringlet::any_fiber> all;
-    for (int i = 0; i < 3; ++i) all.push_back(ringlet::spawn(work, 1));
-    ringlet::joinall(all);
-  });
-  std::vector<ringlet::any_fiber> all;
-  for (int i = 0; i < 3; ++i) all.push_back(ringlet::spawn(work, 1));
-  ringlet::joinall(all);
-  plain.join();
-  with_hub.join();
-  CHECK(counter == 1400);
-}
-
-TEST_CASE("std::shared_mutex: fibers read together and write alone") {
-  hooked on;
-  std::shared_mutex m;
-  int readers = 0, most_readers = 0, writers = 0;
-  bool mixed = false;
-  std::vector<ringlet::any_fiber> all;
-  for (int i = 0; i < 4; ++i)
-    all.push_back(ringlet::spawn([&] {
-      for (int n = 0; n < 10; ++n) {
-        std::shared_lock hold(m);
-        most_readers = std::max(most_readers, ++readers);
-        mixed |= writers > 0;
-        ::usleep(100);
-        --readers;
-      }
-    }));
-  for (int i = 0; i < 2; ++i)
-    all.push_back(ringlet::spawn([&] {
-      for (int n = 0; n < 10; ++n) {
-        std::unique_lock hold(m);
-        ++writers;
-        mixed |= readers > 0 || writers > 1;
-        ::usleep(100);
-        --writers;
-      }
-    }));
-  ringlet::joinall(all);
-  CHECK_FALSE(mixed);
-  CHECK(most_readers > 1);
-}
-
-TEST_CASE("sem_t: fibers and a thread pass tokens") {
-  hooked on;
-  sem_t to_thread, to_fiber;
-  ::sem_init(&to_thread, 0, 0);
-  ::sem_init(&to_fiber, 0, 0);
-  int rounds = 0;
-  std::thread thread([&] {
-    for (int i = 0; i < 300; ++i) {
-      ::sem_wait(&to_thread);
-      ::sem_post(&to_fiber);
-    }
-  });
-  auto fiber = ringlet::spawn([&] {
-    for (int i = 0; i < 300; ++i) {
-      ::sem_post(&to_thread);
-      ::sem_wait(&to_fiber);
-      ++rounds;
-    }
-  });
-  fiber.join();
-  thread.join();
-  CHECK(rounds == 300);
-}
-
-TEST_CASE("sem_post: from a signal handler wakes a fiber") {
-  hooked on;
-  static sem_t s;
-  ::sem_init(&s, 0, 0);
-  struct sigaction before {}, now {};
-  now.sa_handler = [](int) { ::sem_post(&s); };
-  now.sa_flags = SA_RESTART;
-  ::sigaction(SIGUSR1, &now, &before);
-  int woken = 0;
-  auto waiter = ringlet::spawn([&] {
-    for (int i = 0; i < 50; ++i) {
-      ::sem_wait(&s);
-      ++woken;
-    }
-  });
-  auto sender = ringlet::spawn([&] {
-    for (int i = 0; i < 50; ++i) {
-      ::raise(SIGUSR1);
-      ::usleep(i % 3 == 0 ? 0 : 50);
-    }
-  });
-  ringlet::joinall({waiter, sender});
-  CHECK(woken == 50);
-  ::sigaction(SIGUSR1, &before, nullptr);
-}
-
-TEST_CASE("mutex: a thread that lets go of it inside pthread_cond_wait is noticed") {
-  hooked on;
-  std::mutex m;
-  std::condition_variable c;
-  bool in = false, done = false;
-  std::thread thread([&] {
-    std::unique_lock hold(m);
-    in = true;
-    c.wait(hold, [&] { return done; });
-  });
-  auto fiber = ringlet::spawn([&] {
-    while (true) {
-      std::unique_lock hold(m);
-      if (in) {
-        done = true;
-        c.notify_one();
-        return;
-      }
-      hold.unlock();
-      ::usleep(100);
-    }
-  });
-  fiber.join();
-  thread.join();
-  CHECK(done);
-}
-
-TEST_CASE("locks: a kill does not end the wait for a mutex, only the next call that can fail") {
-  hooked on;
-  std::mutex m;
-  m.lock();
-  bool had_it = false;
-  int error = 0;
-  auto victim = ringlet::spawn([&] {
-    m.lock();
-    had_it = true;
-    m.unlock();
-    if (::usleep(1000000) != 0) error = errno;
-  });
-  ringlet::yield();
-  victim.kill(ringlet::deadline::passed());
-  ringlet::yield();
-  CHECK_FALSE(had_it);
-  m.unlock();
-  CHECK(victim.join(5s));
-  CHECK(had_it);
-  CHECK(error == ECANCELED);
 }

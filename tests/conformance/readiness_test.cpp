@@ -1,7 +1,6 @@
 // poll, select and epoll in all their clothes.
 
 #include "conformance.hpp"
-#include "support/support.hpp"
 
 #include <csignal>
 #include <fcntl.h>
@@ -159,7 +158,7 @@ CONFORMANCE("poll: bad pointers and counts", "poll") {
   ::getrlimit(RLIMIT_NOFILE, &most);
   pollfd one{-1, 0, 0};
   // AddressSanitizer looks at the array before the kernel refuses it.
-  if (!support::is_instrumented()) t.did("too many", ::poll(&one, most.rlim_cur + 1, 0));
+  if (!conformance::is_instrumented()) t.did("too many", ::poll(&one, most.rlim_cur + 1, 0));
 }
 
 CONFORMANCE("poll: the same fd twice", "poll") {

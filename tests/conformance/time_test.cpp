@@ -13,8 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <ringlet/fiber.hpp>
-
 namespace {
 
 using conformance::one_signal;

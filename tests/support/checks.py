@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 
-CHECK_SECONDS = 120  # one check, whatever it runs
+CHECK_SECONDS = 120  # one check, whatever it runs; a script may set it
 build = os.environ.get("RINGLET_BUILD_DIR") or os.path.abspath("build")
 source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ringlet = os.path.join(build, "hooks", "launcher", "ringlet")

@@ -188,6 +188,7 @@ run_plan() {
   say "Programs"
   scripts programs 900
   scripts threads "$($all && echo 3600 || echo 600)"
+  scripts random "$($all && echo 5400 || echo 900)"
   # A name asks about one thing, and wants its answer soon.
   if [[ -z $filter ]] || $all; then
     part_asan

@@ -1,0 +1,59 @@
+// The conformance cases as a plain threaded program: says what each case saw. Under the launcher its threads are fibers, and
+// what it says must be the same.
+//
+//   conformance_plain [--list] [--hooked] [--] [NAME...]
+//
+// --hooked: a wait that lets no other thread run is complained of. Of each case: a line "CASE name", what it saw, "PACE" and
+// how its calls waited, "COMPLAINT" and what it complains of, "END".
+
+#include "conformance.hpp"
+
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+
+namespace conformance {
+bool is_instrumented() { return false; }
+std::unique_ptr<flow> flow_beside(std::function<void()> run, bool) { return thread_beside(std::move(run)); }
+}  // namespace conformance
+
+int main(int count, char** words) {
+  bool list = false, hooked = false;
+  std::vector<std::string_view> wanted;
+  for (int i = 1; i < count; ++i) {
+    const std::string_view word = words[i];
+    if (word == "--list") list = true;
+    else if (word == "--hooked") hooked = true;
+    else if (word != "--") wanted.push_back(word);
+  }
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
+  std::atomic<bool> done{false};
+  std::thread ticker;
+  if (hooked)
+    ticker = std::thread([&] {
+      while (!done) {
+        const timespec moment{0, 1000000};
+        ::nanosleep(&moment, nullptr);
+        ++conformance::ticks;
+      }
+    });
+  int found = 0;
+  for (const auto& each : conformance::cases()) {
+    bool is_wanted = wanted.empty();
+    for (auto name : wanted) is_wanted = is_wanted || name == each.name;
+    if (!is_wanted) continue;
+    ++found;
+    if (list) {
+      std::printf("%s\t%.*s\n", each.name, int(each.rows.size()), each.rows.data());
+      continue;
+    }
+    std::printf("CASE %s\n", each.name);
+    conformance::result r;
+    std::thread([&] { r = conformance::run_case(each.run, hooked); }).join();
+    std::printf("%sPACE\n%sCOMPLAINT\n%sEND\n", r.text.c_str(), r.pace.c_str(), r.complaint.c_str());
+  }
+  done = true;
+  if (ticker.joinable()) ticker.join();
+  if (found == 0) std::fprintf(stderr, "conformance_plain: no case has that name\n");
+  return found == 0;
+}

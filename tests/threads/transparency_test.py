@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""A program can't tell: the conformance cases, as a plain threaded program, see the same under
+`ringlet run --threads=fibers` (the system-call door) as bare, on both engines. hooks_tests compares the symbol door.
+
+With --table, runs both doors on both engines and writes docs/transparency.md: calls by doors and engines.
+"""
+
+import collections
+import difflib
+import os
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import checks
+from checks import expect, run
+
+PLAIN = os.path.join(checks.build, "tests", "conformance_plain")
+HOOKS_TESTS = os.path.join(checks.build, "tests", "hooks_tests")
+DOCUMENT = os.path.join(checks.source, "docs", "transparency.md")
+ENGINES = [os.environ["RINGLET_ENGINE"]] if os.environ.get("RINGLET_ENGINE") else ["uring", "epoll"]
+SECONDS = 10  # one case; bare it takes less than one
+
+# Where the system-call door differs, and why: such a case must differ, so that a surprise success is noticed.
+known_differences = {
+    "signalfd: waits for a signal": "the kernel holds no thread's pending signals for it: a signalfd hears only what is sent to the process "
+                                    "while every thread blocks it, as the programs that use one do",
+}
+
+
+def cases():
+    """Name to rows, in the order of the files."""
+    listed = subprocess.run([PLAIN, "--list"], capture_output=True, text=True, check=True, timeout=SECONDS).stdout
+    return {name: rows.split() for name, rows in (line.split("\t") for line in listed.splitlines())}
+
+
+class Seen:
+    def __init__(self, outcome):
+        text = outcome.out.decode(errors="replace")
+        self.ended = outcome.status
+        self.err = outcome.err.decode(errors="replace")
+        whole = re.search(r"^CASE [^\n]*\n(.*?)^PACE\n(.*?)^COMPLAINT\n(.*?)^END\n", text, re.S | re.M)
+        self.text, self.pace, self.complaint = whole.groups() if whole else (text, "", "")
+
+
+def see(case, engine=None):
+    if engine is None:
+        return Seen(run([PLAIN, "--", case], seconds=SECONDS))
+    command = [checks.ringlet, "run", "--threads=fibers", "--engine", engine, "--", PLAIN, "--hooked", "--", case]
+    return Seen(run(command, seconds=SECONDS))
+
+
+def difference(case, engine):
+    """What the program can tell, in words; empty if nothing. Only what a busy machine makes of the pace is asked again."""
+    for tries_left in (2, 1, 0):
+        bare = see(case)
+        try:
+            ours = see(case, engine)
+        except AssertionError as hangs:
+            return str(hangs)
+        expect(bare.ended == 0 and not bare.complaint, f"fails bare: {bare.ended} {bare.complaint}{bare.err}")
+        if (ours.ended, ours.text, ours.err) != (bare.ended, bare.text, bare.err):
+            lines = difflib.unified_diff(bare.text.splitlines(), ours.text.splitlines(), "bare", "fibers", n=1, lineterm="")
+            return f"ended with {ours.ended}; {ours.err[-300:]}\n" + "\n".join(lines)
+        if (ours.pace, ours.complaint) == (bare.pace, bare.complaint):
+            return ""
+    return f"pace: {ours.pace.split()} instead of {bare.pace.split()}; {ours.complaint}"
+
+
+def same_as_bare(case, engine):
+    told = difference(case, engine)
+    if case in known_differences:
+        expect(told, "the same now: take it from known_differences, and write the table again")
+        return
+    expect(not told, told)
+
+
+def symbol_door(engine):
+    """Name of each case to whether it passed."""
+    variables = {"RINGLET_ENGINE": engine, "RINGLET_BUILD_DIR": checks.build}
+    said = run([HOOKS_TESTS], env=variables, seconds=600).out.decode(errors="replace")
+    found = {}
+    for verdict, name in re.findall(r"^(PASS|FAIL) (.*?)(?: \(\d+\.\d s\))?$", said, re.M):
+        found[name] = verdict == "PASS"
+    return found
+
+
+def table():
+    all_cases = cases()
+    columns, differs = [], collections.defaultdict(list)
+    for engine in ("uring", "epoll"):
+        passed = symbol_door(engine)
+        columns.append((f"symbol door, {engine}", {case: passed.get(case, False) for case in all_cases}))
+    for engine in ("uring", "epoll"):
+        equal = {}
+        for case in all_cases:
+            told = difference(case, engine)
+            equal[case] = not told
+            if told:
+                differs[case].append(engine)
+                print(f"{case}, on {engine}: {told}", file=sys.stderr)
+        columns.append((f"system-call door, {engine}", equal))
+    of_row = collections.defaultdict(list)
+    for case, rows in all_cases.items():
+        for row in rows:
+            of_row[row].append(case)
+    head = ["call", "cases"] + [name for name, _ in columns]
+    lines = ["# A program can't tell: calls by doors and engines", "",
+             "Made by `tests/threads/transparency_test.py --table` (`./dev compare`): each case runs bare and hooked, and what it saw is",
+             "compared: results, errno, bytes, and whether a call came back at once or waited (then others must have run meanwhile).",
+             "A cell says in how many of the call's cases nothing differed.", "",
+             "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for row in sorted(of_row):
+        counts = [sum(equal[case] for case in of_row[row]) for _, equal in columns]
+        lines.append(f"| `{row}` | {len(of_row[row])} | " + " | ".join("all" if n == len(of_row[row]) else str(n) for n in counts) + " |")
+    totals = [sum(equal.values()) for _, equal in columns]
+    lines.append(f"| **all {len(of_row)} calls** | {len(all_cases)} | " + " | ".join(f"{n} of {len(all_cases)}" for n in totals) + " |")
+    lines += ["", "What differs, and why:" if differs else "Nothing differs."]
+    for case, engines in differs.items():
+        lines.append(f"- *{case}* (system-call door, {' and '.join(engines)}): {known_differences.get(case, 'not known yet')}")
+    return "\n".join(lines) + "\n"
+
+
+def counted(document):
+    """The calls that the table has, with their numbers of cases."""
+    return {row: int(n) for row, n in re.findall(r"^\| `([^`]+)` \| (\d+) \|", document, re.M)}
+
+
+if sys.argv[1:] == ["--table"]:
+    made = table()
+    with open(DOCUMENT, "w", encoding="utf-8") as f:
+        f.write(made)
+    print(made)
+    sys.exit(0)
+
+for each in cases():
+    for on in ENGINES:
+        checks.add_check(f"transparency: {each}: on {on}", lambda case=each, engine=on: same_as_bare(case, engine))
+
+
+@checks.check("transparency: the table in docs has each call with the number of its cases")
+def _():
+    there = collections.Counter(row for rows in cases().values() for row in rows)
+    with open(DOCUMENT, encoding="utf-8") as f:
+        written = counted(f.read())
+    expect(written == dict(there), f"write it again (./dev compare): {sorted(set(there.items()) ^ set(written.items()))}")
+
+
+checks.main()
