@@ -89,6 +89,16 @@ bool byte_end::can_send() const noexcept { return is_open() && state_->sends; }
 bool byte_end::can_receive() const noexcept { return is_open() && state_->receives; }
 int byte_end::fd() const noexcept { return state_ ? state_->fd : -1; }
 
+int byte_end::keep_over_exec() const {
+  state& s = opened("keep_over_exec");
+  sys::call(SYS_fcntl, s.fd, F_SETFD, 0L);
+  return s.fd;
+}
+byte_end byte_end::adopt(int fd, bool can_send, bool can_receive) {
+  if (const long failed = sys::call(SYS_fcntl, fd, F_SETFD, long(FD_CLOEXEC)); failed < 0) process_detail::fail(failed, "an end of a pipe that was passed on");
+  return end_maker::make(fd, can_send, can_receive);
+}
+
 byte_pipe_ends byte_pipe() {
   const auto ends = process_detail::make_packets();
   return {end_maker::make(ends.first, false, true), end_maker::make(ends.second, true, false)};

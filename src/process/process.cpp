@@ -32,6 +32,7 @@
 #include "io/doors.hpp"
 #include "process/failures.hpp"
 #include "process/handles.hpp"
+#include "process/self.hpp"
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -187,6 +188,22 @@ bool wait_out(process_state& s, deadline until) noexcept {
 
 }  // namespace
 
+void process_detail::set_self(const process_info& self) { the_family().self = self; }
+
+int process_detail::status_of(const std::function<int()>& f) noexcept {
+  try {
+    return f();
+  } catch (const process_exit& e) {
+    return e.status;
+  } catch (const greenlet_exit&) {
+    return 0;
+  } catch (const timeout_expired& e) {
+    return report(the_family().self, e.what());
+  } catch (...) {
+    return report(the_family().self, detail::describe_exception(std::current_exception()));
+  }
+}
+
 process::process(process_options how, std::unique_ptr<detail::process_body> body) : state_(new process_state) {
   state_->how = std::move(how);
   state_->body = std::move(body);
@@ -297,16 +314,10 @@ void process::run_in_child(int start_channel) {
 
     kill_shield shield;
     auto main = spawn({.name = s.how.name, .stack_size_bytes = std::size_t(8) << 20}, [this] { return run(); });
-    main.join();
-    try {
-      status = main.get();
-    } catch (const process_exit& e) {
-      status = e.status;
-    } catch (const greenlet_exit&) {
-      status = 0;
-    } catch (const timeout_expired& e) {
-      status = report(mine.self, e.what());
-    }
+    status = process_detail::status_of([&main] {
+      main.join();
+      return main.get();
+    });
   } catch (...) {
     status = report(mine.self, detail::describe_exception(std::current_exception()));
   }

@@ -150,7 +150,7 @@ server { listen 127.0.0.1:%d; root %s; keepalive_requests 1000; } }
 
 
 # Those that want msgpack-cxx.
-of_processes = ["processes", "process_queue", "process_pipe", "process_manager", "shared_array", "pipeline", "correspondence", "prefork_server"]
+of_processes = ["processes", "process_queue", "process_pipe", "process_manager", "shared_array", "pipeline", "correspondence", "prefork_server", "spawned"]
 
 # Whose output is the same on every run.
 exact = ["actors", "bounded_semaphore", "events", "futures", "hub_server", "hubs", "locks", "pools", "producer_consumer", "queues", "scopes",

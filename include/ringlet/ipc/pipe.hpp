@@ -63,6 +63,10 @@ class RINGLET_EXPORT byte_end {
   bool can_receive() const noexcept;
   int fd() const noexcept;  // -1 if closed
 
+  // For who executes another program and passes the end to it: the fd stays open there, and is the end of the same pipe again.
+  int keep_over_exec() const;
+  static byte_end adopt(int fd, bool can_send, bool can_receive);
+
  private:
   friend struct end_maker;
   struct state;
