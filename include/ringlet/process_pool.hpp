@@ -267,7 +267,7 @@ class process_pool {
   // f(args...) in a worker; waits for its result.
   template <class F, class... Args>
   auto apply(F f, Args&&... args) {
-    using R = result_of<F, std::tuple<std::decay_t<Args>...>>;
+    using R = result_of<F, std::tuple<ipc::detail::carried<Args>...>>;
     auto result = apply_async(f, std::forward<Args>(args)...);
     if constexpr (std::is_void_v<R>)
       result.get();
@@ -277,7 +277,7 @@ class process_pool {
   // The same without waiting. Throws shut_down after close.
   template <class F, class... Args>
   auto apply_async(F f, Args&&... args) {
-    using tuple = std::tuple<std::decay_t<Args>...>;
+    using tuple = std::tuple<ipc::detail::carried<Args>...>;
     using R = result_of<F, tuple>;
     pool_result<R> result;
     std::vector<tuple> items;

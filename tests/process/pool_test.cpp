@@ -53,6 +53,7 @@ PROCESS_CASE("process pool: apply runs in another process, and other fibers go o
   CHECK(pool.size() == 2);
   CHECK(pool.apply(square, 7) == 49);
   CHECK(pool.apply([](const std::string& a, int b) { return a + std::to_string(b); }, std::string("x"), 5) == "x5");
+  CHECK(pool.apply([](const std::string& a) { return a.size(); }, "a literal") == 9);
   CHECK(pool.apply(who, 0) != ::getpid());
   pool.apply(nothing, 1);
   bool ran = false;

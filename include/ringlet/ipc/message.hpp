@@ -50,6 +50,10 @@ void pack_into(std::string& bytes, const T& value) {
   msgpack::pack(sink, value);
 }
 
+// How an argument travels: a text's characters go, not their address.
+template <class T>
+using carried = std::conditional_t<std::is_convertible_v<std::decay_t<T>, const char*>, std::string, std::decay_t<T>>;
+
 // Memory for packed messages that is used again: it belongs to the thread, and to one message while that is under way.
 inline thread_local std::string spare_out, spare_in;
 struct spare {

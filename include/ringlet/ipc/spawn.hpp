@@ -36,10 +36,6 @@ namespace detail {
 template <class F>
 concept startable = (std::is_pointer_v<F> && std::is_function_v<std::remove_pointer_t<F>>) || (std::is_empty_v<F> && std::is_default_constructible_v<F>);
 
-// A text's characters go, not their address.
-template <class T>
-using carried = std::conditional_t<std::is_convertible_v<std::decay_t<T>, const char*>, std::string, std::decay_t<T>>;
-
 template <class F, class... Args>
 int start_spawned(std::string_view bytes) {
   const msgpack::object_handle whole = msgpack::unpack(bytes.data(), bytes.size());
