@@ -34,7 +34,7 @@ inline thread_block* block_of(context::thread_image* image) noexcept {
   return image && image != &the_mode.own ? static_cast<thread_block*>(image) : &the_mode.main;
 }
 
-// signals.cpp's part of a thread's life.
+// The part that signals have in a thread's life (masks.cpp, handlers.cpp, pending.cpp).
 void count_in(thread_block&) noexcept;
 void count_out(thread_block&) noexcept;
 void change_mask(thread_block&, signal_set) noexcept;
@@ -55,7 +55,7 @@ inline constexpr signal_set tick_set = bit_of(tick_signal);
 inline constexpr signal_set everything = ~never_blocked, setuid_signal = bit_of(33);
 constexpr bool is_libcs_own(signal_set mask) noexcept { return (mask | setuid_signal) == everything; }
 bool watcher_runs() noexcept;
-// signals.cpp's: a signal of this number that is not the watcher's.
+// handlers.cpp's: a signal of this number that is not the watcher's.
 void came_from_program(int signal, siginfo_t* info, void* machine);
 
 // futex.cpp's.

@@ -1,0 +1,194 @@
+// Handlers: the program's actions, and what the kernel calls in their stead.
+//
+// The program's handlers are installed by way of `ours`: if it is called while the program runs, it calls the program's
+// handler, at once and on that thread's stack, as the kernel would have. If it is called within the runtime (asleep, or in
+// the middle of a switch) it only notes the signal (pending.cpp). So a handler always runs on a thread's own stack with its
+// own TLS and mask, may park there, and may leave by longjmp. Masks, SA_ONSTACK, SA_NODEFER stay the kernel's business;
+// SA_RESETHAND is ours, because a signal may come twice here. Dispositions without a handler (default, ignored) are the
+// kernel's at once.
+//
+// Signals of faults are never noted: they belong to the instruction that caused them.
+
+#include <cstring>
+
+#include "base/sys.hpp"
+#include "context/alternate_stack.hpp"
+#include "io/doors.hpp"
+#include "threads/signals.hpp"
+
+namespace ringlet::threads {
+
+constinit kernel_action actions[signals + 1];
+
+namespace {
+
+bool is_fault(int signal, const siginfo_t* info) noexcept {
+  if (!info || info->si_code <= 0) return false;
+  return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGTRAP || signal == SIGSYS;
+}
+
+void call_programs_handler(int signal, siginfo_t* info, void* machine) {
+  const kernel_action action = actions[signal];
+  if (!action.has_handler()) return;  // taken away since
+  if (action.flags & SA_RESETHAND) {
+    actions[signal].handler = by_default;
+    const kernel_action none;
+    sys::call(SYS_rt_sigaction, signal, &none, nullptr, sizeof none.mask);
+  }
+  reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(signal, info, machine);
+}
+
+void act_by_default(int signal) noexcept {
+  const kernel_action none;
+  sys::call(SYS_rt_sigaction, signal, &none, nullptr, sizeof none.mask);
+  sys::call(SYS_tgkill, the_mode.process, the_mode.os_id, signal);
+}
+
+kernel_action for_kernel(const kernel_action& wanted) noexcept {
+  if (!wanted.has_handler()) return wanted;
+  kernel_action installed = wanted;
+  installed.handler = reinterpret_cast<std::uintptr_t>(&ours);
+  installed.mask &= ~tick_set;
+  installed.flags = (wanted.flags | SA_SIGINFO) & ~static_cast<unsigned long>(SA_RESETHAND);
+  return installed;
+}
+
+}  // namespace
+
+// No destructors here: it may be left by longjmp.
+void ours(int signal, siginfo_t* info, void* machine) {
+  if (!here() || io::is_vfork_child()) return call_programs_handler(signal, info, machine);
+  thread_block* const timers = target_of_timer(info);
+  if (!is_fault(signal, info) && (inside || timers)) {
+    note(signal, info, timers ? timers : is_by_own_call(signal, info) ? &current() : nullptr);
+    unassigned = true;
+    the_mode.hub->engine->signal_seen = true;
+    the_mode.hub->engine->wake();
+    return;
+  }
+  if (!is_fault(signal, info) && (current().mask & bit_of(signal))) {  // libc's own critical section (is_libcs_own)
+    note(signal, info, nullptr);
+    unassigned = true;
+    return;
+  }
+  const bool was_inside = inside;  // a fault of ours by the program's bad pointer: its handler may longjmp away
+  inside = false;
+  thread_block& self = current();
+  const kernel_action& action = actions[signal];
+  const signal_set before = self.mask;
+  signal_set now = self.mask | action.mask | (action.flags & SA_NODEFER ? 0 : bit_of(signal));
+  now &= ~never_blocked;
+  change_mask(self, now);
+  the_mode.os_mask = now;
+  call_programs_handler(signal, info, machine);
+  // The kernel goes back to this mask, which the handler may have changed.
+  signal_set after;
+  std::memcpy(&after, &static_cast<ucontext_t*>(machine)->uc_sigmask, sizeof after);
+  thread_block& again = current();
+  after |= before & tick_set;
+  change_mask(again, after & ~never_blocked);
+  the_mode.os_mask = after & ~never_blocked;
+  inside = was_inside;
+}
+
+// The program's own use of the watcher's signal.
+void came_from_program(int signal, siginfo_t* info, void* machine) {
+  const kernel_action& action = actions[signal];
+  if (here() && !io::is_vfork_child() && ((current().mask & bit_of(signal)) || (inside && action.handler != ignored))) {
+    note(signal, info, nullptr);
+    unassigned = true;
+    if (!inside) return;
+    the_mode.hub->engine->signal_seen = true;
+    the_mode.hub->engine->wake();
+    return;
+  }
+  if (action.has_handler()) return ours(signal, info, machine);
+  if (action.handler == by_default) act_by_default(signal);
+}
+
+void begin_signals() noexcept {
+  mode& m = the_mode;
+  sys::call(SYS_rt_sigprocmask, SIG_SETMASK, nullptr, &m.main.mask, sizeof m.main.mask);
+  m.os_mask = m.main.mask;
+  m.os_mask_of = &m.main;
+  // As bare, nobody has one unless the program gives it to him: the switch would change it each time.
+  context::take_down_alternate_stack_of_thread();
+  sys::call(SYS_sigaltstack, nullptr, &m.os_alternate);
+  m.os_alternate.ss_flags &= ~SS_ONSTACK;
+  m.main.alternate = m.os_alternate;
+  count_in(m.main);
+  for (int signal = 1; signal <= signals; ++signal) {
+    kernel_action& known = actions[signal];
+    if (sys::call(SYS_rt_sigaction, signal, nullptr, &known, sizeof known.mask) != 0 || !known.has_handler()) continue;
+    const kernel_action installed = for_kernel(known);
+    sys::call(SYS_rt_sigaction, signal, &installed, nullptr, sizeof installed.mask);
+  }
+}
+
+// What the kernel keeps of a handler's flags (sigaction(2), SA_UNSUPPORTED); SA_INTERRUPT and others are nothing to it.
+constexpr unsigned long known_flags = SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x800 /* SA_EXPOSE_TAGBITS */ | 0x04000000 /* SA_RESTORER */ |
+                                      SA_ONSTACK | SA_RESTART | SA_NODEFER | 0x80000000 /* SA_RESETHAND, which is an int */;
+
+long set_action(int signal, const void* wanted, void* before, std::size_t size) noexcept {
+  if (signal < 1 || signal > signals || size != sizeof(signal_set)) return sys::call(SYS_rt_sigaction, signal, wanted, before, size);
+  const kernel_action old = actions[signal];
+  if (wanted) {
+    kernel_action now;
+    std::memcpy(&now, wanted, sizeof now);
+    now.flags &= known_flags;
+    const kernel_action installed = for_kernel(now);
+    if (signal == tick_signal && watcher_runs()) {
+      actions[signal] = now;
+    } else if (const long refused = sys::call(SYS_rt_sigaction, signal, &installed, nullptr, size)) {
+      return refused;
+    }
+    now.mask &= ~never_blocked;
+    actions[signal] = now;
+  }
+  if (before) std::memcpy(before, &old, sizeof old);
+  return 0;
+}
+
+long set_alternate_stack(const stack_t* wanted, stack_t* before) noexcept {
+  // The kernel's is this thread's now, and it knows whether we stand on it.
+  const long result = sys::call(SYS_sigaltstack, wanted, before);
+  if (result == 0 && wanted) {
+    thread_block& self = current();
+    self.alternate = *wanted;
+    the_mode.os_alternate = *wanted;
+  }
+  return result;
+}
+
+bool expect_timer_signal(int signal) noexcept {
+  if (signal < 1 || signal > signals) return false;
+  if (actions[signal].has_handler()) return true;
+  // Without a handler of the program's, sigwait is meant (glibc's own thread for SIGEV_THREAD): the signal must not do
+  // its default, but come to us.
+  kernel_action installed;
+  installed.handler = reinterpret_cast<std::uintptr_t>(&ours);
+  constexpr unsigned long has_restorer = 0x04000000;
+  kernel_action any;
+  for (int other = 1; other <= signals && !any.restorer; ++other)
+    if (actions[other].restorer) any = actions[other];
+  if (!any.restorer) {  // none of the program's has one yet: the runtime's own report of overflows has
+    sys::call(SYS_rt_sigaction, SIGSEGV, nullptr, &any, sizeof any.mask);
+    if (!any.restorer) return false;
+  }
+  installed.restorer = any.restorer;
+  installed.flags = SA_SIGINFO | SA_RESTART | has_restorer;
+  return sys::call(SYS_rt_sigaction, signal, &installed, nullptr, sizeof installed.mask) == 0;
+}
+
+void ready_for_exec() noexcept {
+  stop_watcher();
+  if (actions[tick_signal].handler == ignored) {
+    kernel_action none;
+    none.handler = ignored;
+    sys::call(SYS_rt_sigaction, tick_signal, &none, nullptr, sizeof none.mask);
+  }
+  const thread_block& self = current();
+  if ((self.mask & tick_set) || self.mask != the_mode.os_mask) sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &self.mask, nullptr, sizeof self.mask);
+}
+
+}  // namespace ringlet::threads

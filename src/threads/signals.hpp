@@ -1,0 +1,42 @@
+#pragma once
+// What the files about signals share: the program's own actions (handlers.cpp), and the signals that wait for a thread
+// (pending.cpp). Masks are in masks.cpp, calls that wait for signals in signal_waits.cpp.
+
+#include "threads/state.hpp"
+
+namespace ringlet::threads {
+
+inline constexpr int signals = 64;
+inline constexpr std::uintptr_t by_default = 0, ignored = 1;  // SIG_DFL, SIG_IGN
+struct kernel_action {
+  std::uintptr_t handler = by_default;
+  unsigned long flags = 0;
+  void (*restorer)() = nullptr;
+  signal_set mask = 0;
+  bool has_handler() const noexcept { return handler != by_default && handler != ignored; }
+};
+// The program's own, whatever the kernel has been told.
+extern constinit kernel_action actions[signals + 1];
+// What the kernel calls for those that have a handler. It may be left by longjmp or by unwinding.
+void ours(int signal, siginfo_t* info, void* machine);
+
+// A signal that came with more to tell than its number, or (to: null) whose thread is not chosen yet. Async-signal-safe.
+// False: there is no room.
+bool note(int signal, const siginfo_t* info, thread_block* to) noexcept;
+// Signals are noted whose thread is to be chosen.
+extern volatile bool unassigned;
+// One that is pending for this thread, with what is known of it; it is then no longer.
+void take_pending(thread_block& self, int signal, siginfo_t& info) noexcept;
+// The kernel sends these to the thread that made the call, as if it had sent them itself.
+inline constexpr signal_set by_own_calls = bit_of(SIGPIPE) | bit_of(SIGXFSZ);
+inline bool is_by_own_call(int signal, const siginfo_t* info) noexcept {
+  return (bit_of(signal) & by_own_calls) && info && info->si_code == SI_USER && info->si_pid == the_mode.process;
+}
+// The thread that this timer of the kernel's signals, or null.
+thread_block* target_of_timer(const siginfo_t* info) noexcept;
+// The thread has ended: what was noted for it is forgotten.
+void drop_notes(const thread_block&) noexcept;
+
+void set_os_mask(signal_set) noexcept;
+
+}  // namespace ringlet::threads
