@@ -118,6 +118,21 @@ void from_elsewhere(registers& r) {
   patch::pass_at_site(r);
 }
 
+// What a handler is shown: where the kernel would have interrupted the call.
+void show_behind_site(greg_t* to, const void* from) noexcept {
+  const auto& r = *static_cast<const registers*>(from);
+  to[REG_R15] = long(r.r15), to[REG_R14] = long(r.r14), to[REG_R13] = long(r.r13), to[REG_R12] = long(r.r12);
+  to[REG_R10] = long(r.r10), to[REG_R9] = long(r.r9), to[REG_R8] = long(r.r8);
+  to[REG_RBP] = long(r.rbp), to[REG_RBX] = long(r.rbx), to[REG_RDI] = long(r.rdi), to[REG_RSI] = long(r.rsi), to[REG_RDX] = long(r.rdx);
+  to[REG_RAX] = long(r.rax), to[REG_RSP] = long(r.rsp);
+  to[REG_RIP] = to[REG_RCX] = long(patch::address_of_site(r));
+}
+void show_at_site(greg_t* to, const void* from) noexcept {
+  show_behind_site(to, from);
+  constexpr long size_of_syscall = 2;
+  to[REG_RIP] -= size_of_syscall;
+}
+
 }  // namespace
 
 void dispatch(registers& r) {
@@ -142,14 +157,15 @@ void dispatch(registers& r) {
     const long result = how.answer(r);
     if (result == pass) {
       r.rax = number;
-      threads::deliver_signals(self);
+      threads::deliver_signals(self, {&show_at_site, &r});
       threads::leave();
       return patch::pass_at_site(r);
     }
     if (__builtin_expect(result == -EPIPE, 0)) threads::keep_signals_of_calls(self);
+    if (__builtin_expect(result == -EINTR, 0)) threads::remember_met_signals(self);
     const bool again = result == -EINTR && self.ended_by_signal && self.may_restart;
     r.rax = again ? number : std::uint64_t(result);
-    threads::deliver_signals(self);
+    threads::deliver_signals(self, {again ? &show_at_site : &show_behind_site, &r});
     if (!again) break;
   }
   threads::leave();

@@ -150,8 +150,9 @@ wake_reason hub_state::wait(waiter& w, deadline until) {
   w.reason = wake_reason::none;
   if (w.interruptible && interrupted() && (!w.withdraw || w.withdraw(w))) return w.reason = wake_reason::interrupted;
 
-  if (w.signals.effect != signal_effect::none && __builtin_expect(met_signal(w.signals), 0)) {
+  if (w.signals.effect != signal_effect::none && __builtin_expect(self.signal_due || met_signal(w.signals), 0)) {
     w.signalled = true;
+    self.met_as = w.signals.effect;
     if (!w.withdraw || w.withdraw(w)) return w.reason = wake_reason::interrupted;
   }
 

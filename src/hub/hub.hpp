@@ -84,6 +84,8 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   bool error_seen = false;
   bool was_exit = false;  // ended by greenlet_exit
   bool is_daemon = false;
+  bool signal_due = false;  // a handler is to run on it as soon as it ends what it does: its waits end at once
+  signal_effect met_as = signal_effect::none;  // what that meant to the wait that ended so
   waiter* waiting = nullptr;
   clock::time_point since{};       // parked since (the clock of the hub's last turn)
   std::exception_ptr kill_pending;  // thrown at its next C++ wait

@@ -38,6 +38,25 @@ void call_programs_handler(int signal, siginfo_t* info, void* machine) {
   reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(signal, info, machine);
 }
 
+// The context that the handler gets is a copy, if the thread stands within the runtime: the unwinder needs the true one.
+void call_with_programs_place(const thread_block& self, int signal, siginfo_t* info, void* machine) {
+#ifdef __x86_64__
+  auto* const real = static_cast<ucontext_t*>(machine);
+  const auto at = std::uintptr_t(real->uc_mcontext.gregs[REG_RIP]);
+  // The latter: another signal has come with it, whose handler the kernel begins when this one has ended.
+  if (self.programs && (at == behind_own_signal || at == reinterpret_cast<std::uintptr_t>(&ours))) {
+    constexpr std::size_t kernels = offsetof(ucontext_t, uc_sigmask) + sizeof(signal_set);
+    ucontext_t shown;
+    std::memcpy(static_cast<void*>(&shown), real, kernels);
+    self.programs->show(shown.uc_mcontext.gregs, self.programs->from);
+    call_programs_handler(signal, info, &shown);
+    std::memcpy(&real->uc_sigmask, &shown.uc_sigmask, sizeof(signal_set));
+    return;
+  }
+#endif
+  call_programs_handler(signal, info, machine);
+}
+
 void act_by_default(int signal) noexcept {
   const kernel_action none;
   sys::call(SYS_rt_sigaction, signal, &none, nullptr, sizeof none.mask);
@@ -80,7 +99,7 @@ void ours(int signal, siginfo_t* info, void* machine) {
   now &= ~never_blocked;
   change_mask(self, now);
   the_mode.os_mask = now;
-  call_programs_handler(signal, info, machine);
+  call_with_programs_place(self, signal, info, machine);
   // The kernel goes back to this mask, which the handler may have changed.
   signal_set after;
   std::memcpy(&after, &static_cast<ucontext_t*>(machine)->uc_sigmask, sizeof after);

@@ -1,7 +1,8 @@
 // Pending signals: sent to one thread of ours, or noted while the runtime ran and given to one by the hub.
 //
 // The hub chooses a thread that does not block the signal and ends that thread's wait if a signal ends such a wait; the
-// thread sends it to itself when it leaves the runtime. Then the kernel calls its handler (handlers.cpp).
+// thread sends it to itself when it leaves the runtime. Then the kernel calls its handler (handlers.cpp). A thread that is
+// in the midst of a call, but not waiting just now, has a signal due: its next wait in that call ends at once.
 
 #include <cstring>
 
@@ -11,6 +12,7 @@
 namespace ringlet::threads {
 
 volatile bool unassigned = false;
+std::uintptr_t behind_own_signal = 0;
 
 namespace {
 
@@ -50,7 +52,9 @@ void remember_ending(thread_block& b, detail::signal_effect effect, int signal) 
 void give_to(thread_block& b, int signal) noexcept {
   b.pending |= bit_of(signal);
   if (!((~b.mask | b.awaited) & bit_of(signal))) return;
-  remember_ending(b, the_mode.hub->end_wait_by_signal(*b.fiber), signal);
+  const detail::signal_effect effect = the_mode.hub->end_wait_by_signal(*b.fiber);
+  if (effect == detail::signal_effect::none) b.fiber->signal_due = true;
+  remember_ending(b, effect, signal);
 }
 
 thread_block* taker_of(int signal) noexcept {
@@ -132,6 +136,11 @@ long send(thread_block& to, int signal, const siginfo_t* info) noexcept {
   return 0;
 }
 
+void remember_met_signals(thread_block& self) noexcept {
+  if (self.ended_by_signal || !self.fiber->signal_due) return;
+  for (signal_set due = self.pending & ~self.mask; due; due &= due - 1) remember_ending(self, self.fiber->met_as, __builtin_ctzll(due) + 1);
+}
+
 bool has_signal_due() noexcept {
   const thread_block& self = current();
   return self.pending & ~self.mask;
@@ -160,17 +169,38 @@ void hand_out_signals(detail::hub_state&) noexcept {
   }
 }
 
-void deliver_signals(thread_block& self) {
+// The kernel calls the handler at this system call's end. Not noexcept: the handler may unwind.
+[[gnu::noinline]] void signal_oneself(int signal, siginfo_t* info) {
+#ifdef __x86_64__
+  long result;
+  std::uintptr_t behind;
+  register siginfo_t* fourth asm("r10") = info;
+  asm volatile(
+      "leaq 1f(%%rip), %[behind]\n\t"
+      "movq %[behind], %[kept]\n\t"
+      "syscall\n"
+      "1:"
+      : "=a"(result), [behind] "=&r"(behind), [kept] "=m"(behind_own_signal)
+      : "a"(SYS_rt_tgsigqueueinfo), "D"(long(the_mode.process)), "S"(long(the_mode.os_id)), "d"(long(signal)), "r"(fourth)
+      : "rcx", "r11", "memory");
+#else
+  sys::call(SYS_rt_tgsigqueueinfo, the_mode.process, the_mode.os_id, signal, info);
+#endif
+}
+
+void deliver_signals(thread_block& self, place programs) {
   if (__builtin_expect(unassigned, 0)) hand_out_signals(*the_mode.hub);
   while (const signal_set due = self.pending & ~self.mask) {
     const int signal = __builtin_ctzll(due) + 1;
     siginfo_t info;
     take_pending(self, signal, info);
     leave();
-    sys::call(SYS_rt_tgsigqueueinfo, the_mode.process, the_mode.os_id, signal, &info);  // the kernel calls `ours` here
+    self.programs = &programs;
+    signal_oneself(signal, &info);
     inside = true;
     if (__builtin_expect(unassigned, 0)) hand_out_signals(*the_mode.hub);
   }
+  self.fiber->signal_due = false;
   if (self.mask_is_temporary) {
     self.mask_is_temporary = false;
     change_mask(self, self.mask_before);

@@ -19,6 +19,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <ucontext.h>
+
 #include "context/context.hpp"
 #include "hub/hub.hpp"
 
@@ -43,6 +45,7 @@ struct thread_block : context::thread_image {
   bool mask_is_temporary = false;
   bool mask_is_applied = false;   // also one of libc's own is the OS thread's while this runs (state.hpp, is_libcs_own)
   bool ended_by_signal = false;   // the wait that just ended did so for a handler
+  const struct place* programs = nullptr;  // while it sends itself a signal
   bool may_restart = true;        // and every such handler asks for calls to be restarted
   bool is_main = false;
   bool is_gone = false;           // main only: it has called exit(2)
@@ -140,6 +143,8 @@ void mask_for_this_call(signal_set) noexcept;
 // What the thread's own call has raised (SIGPIPE) while it blocks that waits for it alone: off the kernel's list, which is the
 // OS thread's and so everybody's.
 void keep_signals_of_calls(thread_block&) noexcept;
+// The call that has ended with EINTR did so for a signal that came between two of its waits.
+void remember_met_signals(thread_block& self) noexcept;
 // A signal that this thread does not block is waiting for it.
 bool has_signal_due() noexcept;
 // The kernel's timers may send this signal to threads of ours, even if the program has no handler for it.
@@ -147,8 +152,14 @@ bool expect_timer_signal(int signal) noexcept;
 // A timer of the kernel's that was made to signal a thread of ours: its signals go there.
 void timer_signals(int timer, int id) noexcept;
 
+// Where the program is while its thread is in here: a handler is shown these registers, not the runtime's. glibc since 2.41
+// cancels a thread that waits only if they say that it stands at the one `syscall` instruction of its cancellable calls.
+struct place {
+  void (*show)(greg_t* registers, const void* from) noexcept;
+  const void* from;
+};
 // The end of a system call: delivers what is pending for this thread, on its own stack, outside of the runtime. A handler
 // may leave it by longjmp or by the thread's cancellation: nothing in the caller's frame may need a destructor.
-void deliver_signals(thread_block&);
+void deliver_signals(thread_block&, place programs);
 
 }  // namespace ringlet::threads

@@ -83,7 +83,10 @@ void on_tick(int signal, siginfo_t* info, void* machine) {
   hub.give_way();
   if (hub.switches - before > 2) ++gave_way;  // more than to the hub and back
   thread_block& self = current();
-  deliver_signals(self);
+  deliver_signals(self, {[](greg_t* registers, const void* from) noexcept {
+                           __builtin_memcpy(registers, static_cast<const ucontext_t*>(from)->uc_mcontext.gregs, sizeof(gregset_t));
+                         },
+                         machine});
   // The kernel goes back to this mask; a handler may have changed the thread's meanwhile.
   const signal_set mask = self.mask & ~tick_set;
   __builtin_memcpy(&static_cast<ucontext_t*>(machine)->uc_sigmask, &mask, sizeof mask);

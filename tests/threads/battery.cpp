@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <threads.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -1093,6 +1094,64 @@ CASE(process_signal_while_all_wait) {
 }
 
 sigjmp_buf out_of_it;
+// B waits for a byte that D takes as soon as it is there, and D signals B then: B is neither asleep nor done. Who gets the
+// byte is open, but B ends in any case.
+CASE(signal_in_the_midst_of_a_call) {
+  static int contested[2], start[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, contested) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, start) == 0);
+  install(SIGUSR1, count_signal);
+  int lost = 0, ended = 0;
+  for (int round = 0; round < 100 && lost == 0; ++round) {
+    std::atomic<bool> done{false};
+    std::thread b([&] {
+      char byte;
+      ended += recv(contested[0], &byte, 1, 0) == 1 || errno == EINTR;
+      done = true;
+    });
+    std::thread d([&] {
+      char byte;
+      CHECK(recv(start[0], &byte, 1, 0) == 1);
+      if (recv(contested[0], &byte, 1, MSG_DONTWAIT) == 1) CHECK(pthread_kill(b.native_handle(), SIGUSR1) == 0);
+    });
+    usleep(1000);  // most times both wait by now
+    CHECK(write(start[1], "s", 1) == 1);
+    CHECK(write(contested[1], "b", 1) == 1);
+    d.join();
+    if (!soon([&] { return done.load(); })) {
+      ++lost;
+      CHECK(write(contested[1], "b", 1) == 1);
+    }
+    b.join();
+  }
+  std::printf("lost %d, ended %d\n", lost, ended);
+}
+
+std::atomic<void*> place_seen{nullptr};
+CASE(place_that_a_handler_sees) {
+  struct sigaction action {};
+  action.sa_sigaction = [](int, siginfo_t*, void* context) {
+    place_seen = reinterpret_cast<void*>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
+  };
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGUSR1, &action, nullptr);
+  std::atomic<bool> done{false};
+  std::thread t([&] {
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    char byte;
+    CHECK(read(ends[0], &byte, 1) == -1 && errno == EINTR);
+    Dl_info where{}, libc{};
+    CHECK(dladdr(place_seen, &where) && dladdr(reinterpret_cast<void*>(&getpid), &libc));
+    std::printf("in libc: %d\n", where.dli_fbase == libc.dli_fbase);
+    done = true;
+  });
+  while (!done) {
+    pthread_kill(t.native_handle(), SIGUSR1);
+    usleep(5000);
+  }
+  t.join();
+}
+
 CASE(siglongjmp_out_of_a_wait) {
   install(SIGALRM, [](int) { siglongjmp(out_of_it, 1); });
   // Only main may take it: the place to jump to is on main's stack.

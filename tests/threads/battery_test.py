@@ -3,7 +3,6 @@
 nothing on stderr, and the kernel sees no thread of theirs. The cases are in battery.cpp."""
 
 import os
-import platform
 import subprocess
 import sys
 
@@ -25,8 +24,6 @@ def fibers(command, engine, **more):
 
 
 def same_as_bare(case, engine):
-    if case == "cancellation" and platform.libc_ver()[1] == "2.41":
-        raise checks.Skip("glibc 2.41: a cancelled thread that waits is not woken, and the program hangs (docs/threads.md)")
     bare = run([BATTERY, case], seconds=SECONDS)
     ours = fibers([BATTERY, case], engine)
     got = (ours.status, ours.out.decode(), ours.err.decode())
