@@ -402,7 +402,8 @@ CASE(kinds_of_mutexes) {
       std::vector<std::thread> threads;
       for (int i = 0; i < 8; ++i)
         threads.emplace_back([] {
-          for (int k = 0; k < 100; ++k) {
+          // Few: on a busy machine each sched_yield costs a bare thread somebody else's whole slice.
+          for (int k = 0; k < 15; ++k) {
             pthread_mutex_lock(&m);
             const long before = count;
             sched_yield();
@@ -1094,6 +1095,18 @@ CASE(process_signal_while_all_wait) {
 }
 
 sigjmp_buf out_of_it;
+// The kernel says that this thread of ours sleeps; true, too, of one that the kernel does not know.
+bool sleeps(int tid) {
+  char path[64], text[200] = {};
+  std::snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return true;
+  const ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  const char* name_end = n > 0 ? std::strrchr(text, ')') : nullptr;
+  return name_end && name_end[2] == 'S';
+}
+
 // B waits for a byte that D takes as soon as it is there, and D signals B then: B is neither asleep nor done. Who gets the
 // byte is open, but B ends in any case.
 CASE(signal_in_the_midst_of_a_call) {
@@ -1103,8 +1116,10 @@ CASE(signal_in_the_midst_of_a_call) {
   int lost = 0, ended = 0;
   for (int round = 0; round < 100 && lost == 0; ++round) {
     std::atomic<bool> done{false};
+    std::atomic<int> tid{0};
     std::thread b([&] {
       char byte;
+      tid = int(syscall(SYS_gettid));
       ended += recv(contested[0], &byte, 1, 0) == 1 || errno == EINTR;
       done = true;
     });
@@ -1113,7 +1128,9 @@ CASE(signal_in_the_midst_of_a_call) {
       CHECK(recv(start[0], &byte, 1, 0) == 1);
       if (recv(contested[0], &byte, 1, MSG_DONTWAIT) == 1) CHECK(pthread_kill(b.native_handle(), SIGUSR1) == 0);
     });
-    usleep(1000);  // most times both wait by now
+    CHECK(soon([&] { return tid != 0; }));
+    usleep(1000);  // both of ours wait by now
+    CHECK(soon([&] { return sleeps(tid); }));
     CHECK(write(start[1], "s", 1) == 1);
     CHECK(write(contested[1], "b", 1) == 1);
     d.join();
