@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/assert.hpp"
+#include "hub/debug.hpp"
 #include "hub/timeout.hpp"
 #include "loop/offload.hpp"
 
@@ -48,6 +49,7 @@ void go_on_in_child() {
 
 void hub_state::after_fork_in_child() {
   process = ::getpid();
+  only_debuggers_hub(*this);
   ready_fibers.forget_all();
   computing.forget_all();
   ready_count = 0;

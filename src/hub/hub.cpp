@@ -9,6 +9,7 @@
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
+#include "hub/debug.hpp"
 #include "hub/fork.hpp"
 #include "hub/timeout.hpp"
 #include "loop/clock.hpp"
@@ -95,6 +96,7 @@ hub_state::hub_state(thread_state& t, loop::engine_choice choice)
   t.references.fetch_add(1, std::memory_order_relaxed);  // the main fiber's
   chief = &main_fiber;
   running = &main_fiber;
+  show_to_debuggers(*this);
 }
 
 // The thread ends: its fibers are killed and given some turns to end; what resists is left as it is. Who ends may leave
@@ -128,6 +130,7 @@ hub_state::~hub_state() {
     if (forget) forget(*this);
   if (engine->name() == "simulated") loop::set_thread_clock(nullptr);
   on_error = nullptr;
+  hide_from_debuggers(*this);
   running = nullptr;
   thread.base = &thread.main;
   hub_of_thread = nullptr;

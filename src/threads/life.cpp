@@ -14,10 +14,13 @@
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
+#include "hub/debug.hpp"
 #include "hub/fork.hpp"
 #include "io/doors.hpp"
 #include "loop/native_thread.hpp"
 #include "threads/state.hpp"
+
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"
 
 namespace ringlet::threads {
 
@@ -204,6 +207,7 @@ int begin(const char** why) noexcept {
   hub->never_in_deadlock = true;
   hub->hands_out_signals = [](detail::hub_state& h) { hand_out_signals(h); };
   hub->engine->sleep_mask = &m.sleep_mask;
+  detail::ringlet_debug_table.thread = {std::uint32_t(offsetof(thread_block, id)), std::uint32_t(offsetof(thread_block, name)), sizeof m.main.name, 0, &m.own};
   return 0;
 }
 

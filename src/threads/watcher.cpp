@@ -21,6 +21,7 @@
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <ucontext.h>
 
 #include "base/sys.hpp"
@@ -119,6 +120,7 @@ void send_tick() noexcept {
 
 [[gnu::used, noreturn]] void watch() {
   const mode& m = the_mode;
+  sys::call(SYS_prctl, PR_SET_NAME, "ringlet-watch");
   std::uint64_t last = 0;
   int quiet = 0;
   const timespec pause{0, look_every_ns};
