@@ -74,6 +74,7 @@ constinit row rows[number_limit];
 }
 
 counts counted;
+bool counts_parks = false;
 bool cannot_begin = false;
 
 bool makes_thread(const registers& r) noexcept {
@@ -151,6 +152,7 @@ void dispatch(registers& r) {
   ++counted.dispatched;
   threads::inside = true;
   threads::thread_block& self = threads::current();
+  const std::uint64_t before = counts_parks ? threads::switches() : 0;
   while (true) {
     self.ended_by_signal = false;
     self.may_restart = true;
@@ -168,6 +170,7 @@ void dispatch(registers& r) {
     threads::deliver_signals(self, {again ? &show_at_site : &show_behind_site, &r});
     if (!again) break;
   }
+  if (__builtin_expect(counts_parks, 0) && threads::switches() != before) ++how.waits;
   threads::leave();
 }
 
@@ -178,6 +181,7 @@ patch::number_set wanted_numbers() {
   return all;
 }
 
+void count_parks() noexcept { counts_parks = true; }
 counts count() noexcept { return counted; }
 
 void each_wait(void (*each)(const char*, unsigned long long, void*), void* with) {

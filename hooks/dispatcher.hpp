@@ -12,8 +12,10 @@ void dispatch(patch::registers& r);
 
 // What has happened, for the report at exit.
 struct counts {
-  unsigned long long dispatched = 0, parked = 0;
+  unsigned long long dispatched = 0;
 };
+// From now on it is counted which calls park.
+void count_parks() noexcept;
 counts count() noexcept;
 // Of each row that has waited: its name and how often. `each` is called in the order of the table.
 void each_wait(void (*each)(const char* name, unsigned long long times, void* with), void* with);

@@ -3,8 +3,10 @@
 //   RINGLET_DISABLE=1    nothing: every call is libc's
 //   RINGLET_LEAVE_OUT    groups and calls to leave to libc, as hooks::options::leave_out; a wrong value is told on stderr
 //                        and counts as empty
-//   RINGLET_DOOR=syscall the system-call door instead of the symbol door (internal, until threads stand behind it: every
-//                        call is passed on)
+//   RINGLET_THREADS      fibers: every thread is a fiber, by the system-call door; native: they stay as they are
+//   RINGLET_DOOR         symbol: the symbol door, whatever RINGLET_THREADS says; syscall without RINGLET_THREADS=fibers: the
+//                        system-call door with nothing behind it (each call is passed on: for tests of the door)
+//   RINGLET_REPORT=1     what threads as fibers did, on stderr at exit
 //
 // It runs before main and after libc's own start, but perhaps before other libraries' constructors: no hub is made
 // here, no thread, no descriptor; the main thread gets its hub when it first spawns.
@@ -42,6 +44,8 @@ bool open_syscall_door() {
 // True if threads are to be fibers from the first one on; the symbol door then stays closed.
 bool threads_are_to_be_fibers() {
   const char* threads = secure_getenv("RINGLET_THREADS");
+  const char* door = secure_getenv("RINGLET_DOOR");
+  if (door && std::strcmp(door, "symbol") == 0) return false;
   if (!threads || !*threads || std::strcmp(threads, "native") == 0) return false;
   if (std::strcmp(threads, "fibers") != 0) {
     std::fprintf(stderr, "ringlet: RINGLET_THREADS=%s is not understood (fibers or native); threads stay as they are\n", threads);

@@ -5,6 +5,7 @@
 #include <gnu/libc-version.h>
 #include <link.h>
 #include <sys/auxv.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +15,10 @@
 #include <cstring>
 #include <exception>
 #include <string>
+#include <utility>
+#include <vector>
+
+#include <ringlet/fiber.hpp>
 
 #include "base/sys.hpp"
 #include "dispatcher.hpp"
@@ -97,18 +102,77 @@ void protect_what_we_use() noexcept {
     threads::but_give_way_in(reinterpret_cast<std::uintptr_t>(at), reinterpret_cast<std::uintptr_t>(at) + spin->st_size);
 }
 
+// Go's runtime waits by system calls in its own code, which no door reaches, also where its threads are libc's (cgo): one
+// such wait would stop the hub for good. Its linker leaves a note in every object that it makes.
+bool has_go_code() noexcept {
+  return ::dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void*) {
+        constexpr char maker[] = "Go\0";
+        for (int i = 0; i < info->dlpi_phnum; ++i) {
+          const auto& p = info->dlpi_phdr[i];
+          if (p.p_type != PT_NOTE) continue;
+          const auto* at = reinterpret_cast<const char*>(info->dlpi_addr + p.p_vaddr);
+          for (const char* const end = at + p.p_memsz; at + sizeof(ElfW(Nhdr)) + sizeof maker <= end;) {
+            ElfW(Nhdr) note;
+            std::memcpy(&note, at, sizeof note);
+            at += sizeof note;
+            if (note.n_namesz == sizeof maker && std::memcmp(at, maker, sizeof maker) == 0) return 1;
+            at += (std::size_t(note.n_namesz) + 3) / 4 * 4 + (std::size_t(note.n_descsz) + 3) / 4 * 4;
+          }
+        }
+        return 0;
+      },
+      nullptr) != 0;
+}
+
 enum class state { unwanted, wanted, open, refused };
 std::atomic<state> now{state::unwanted};
 bool reports_at_exit = false;
 
+// Frames of ours are of no news to whoever reads the report.
+std::string frames_text(const threads::delay& d) {
+  std::vector<void*> frames(d.frames, d.frames + d.frame_count);
+  Dl_info ours{}, where{};
+  ::dladdr(reinterpret_cast<const void*>(&frames_text), &ours);
+  std::erase_if(frames, [&](void* at) { return ::dladdr(at, &where) != 0 && where.dli_fbase == ours.dli_fbase; });
+  return describe_backtrace(frames, "ringlet:     ");
+}
+
 void report() {
+  using number = unsigned long long;
   const auto counts = dispatcher::count();
-  std::fprintf(stderr, "ringlet: threads made fibers: %llu; system calls answered: %llu; made to give way: %llu\n",
-               static_cast<unsigned long long>(threads::made()), counts.dispatched, static_cast<unsigned long long>(threads::times_given_way()));
+  std::string text = "ringlet: threads made fibers: " + std::to_string(threads::made()) + "; system calls answered: " + std::to_string(counts.dispatched) +
+                     "; made to give way: " + std::to_string(threads::times_given_way()) + "\n";
+  rusage used{};
+  sys::call(SYS_getrusage, RUSAGE_SELF, &used);
+  text += "ringlet: switches: " + std::to_string(threads::switches()) + "; entries into the kernel to submit or wait: " + std::to_string(threads::kernel_entries()) +
+          "; peak memory: " + std::to_string(used.ru_maxrss / 1024) + " MiB\n";
+  for (const auto& library : patch::treated_libraries()) {
+    const std::string name = library.library.substr(library.library.rfind('/') + 1);
+    text += "ringlet: " + name + ": " + (library.applied ? "" : "left whole: " + library.refused + "; ") + "system calls led to us: " +
+            std::to_string(library.applied ? library.wanted_count() : 0) + ", left native: " +
+            std::to_string(library.applied ? library.native_count() : library.sites.size()) + "\n";
+  }
+  std::vector<std::pair<number, std::string>> parks;
+  dispatcher::each_wait([](const char* name, number times, void* to) { static_cast<decltype(parks)*>(to)->emplace_back(times, name); }, &parks);
+  std::sort(parks.rbegin(), parks.rend());
+  text += "ringlet: calls that parked:";
+  for (const auto& [times, name] : parks) text += " " + name + " " + std::to_string(times);
+  text += parks.empty() ? " none\n" : "\n";
+  threads::each_delay(
+      [](const threads::delay& d, void* to) {
+        const std::string who = d.thread == 0 ? "the hub" : "thread " + std::to_string(d.thread) + " '" + std::string(d.name, ::strnlen(d.name, sizeof d.name)) + "'";
+        char milliseconds[32];
+        std::snprintf(milliseconds, sizeof milliseconds, "%.1f ms", double(d.nanoseconds) / 1e6);
+        *static_cast<std::string*>(to) += "ringlet: " + who + " kept the others waiting for " + milliseconds + ":\n" + frames_text(d);
+      },
+      &text);
+  std::fputs(text.c_str(), stderr);
 }
 
 std::string open() {
   if (foreign_threads() > 1) return "the process has other threads already, made by a way that was not seen";
+  if (has_go_code()) return "there is Go code in it, which makes its system calls by itself: its waits would hold up all threads";
   const std::string closed = patch::open_door({.wanted = dispatcher::wanted_numbers(), .call = &dispatcher::dispatch});
   if (!closed.empty()) return closed;
   leave_rseq();
@@ -120,7 +184,8 @@ std::string open() {
 }  // namespace
 
 void want_threads_as_fibers(bool reports) noexcept {
-  reports_at_exit = reports;
+  reports_at_exit = threads::notes_delays = reports;
+  if (reports) dispatcher::count_parks();
   now.store(state::wanted);
 }
 

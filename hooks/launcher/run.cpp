@@ -26,13 +26,15 @@ const char help[] =
     "  --leave-out LIST           groups and calls not to hook    sets RINGLET_LEAVE_OUT  (`ringlet calls` lists them)\n"
     "  --stack-size SIZE          of new fibers: bytes, or 64K, 1M  sets RINGLET_STACK_SIZE\n"
     "  --threads fibers|native    fibers: every thread is a fiber of one hub (docs/threads.md)  sets RINGLET_THREADS\n"
+    "  --door symbol|syscall      symbol: libc's names are hooked, threads stay; syscall: libc's system calls, threads are\n"
+    "                             fibers (where one cannot be had, it says why)  sets RINGLET_DOOR, RINGLET_THREADS\n"
     "  --report                   tells on stderr, at exit, what threads as fibers did  sets RINGLET_REPORT\n"
     "  --help\n"
     "\n"
     "Exit status: PROGRAM's; 125 if ringlet itself fails, 126 if PROGRAM cannot be executed or hooked, 127 if it is not\n"
     "found. `ringlet info` tells which engine would be used, `ringlet info PROGRAM` which of its calls are hooked.\n";
 
-const std::vector<std::string> known_options = {"--engine", "--leave-out", "--stack-size", "--threads", "--report", "--help"};
+const std::vector<std::string> known_options = {"--engine", "--leave-out", "--stack-size", "--threads", "--door", "--report", "--help"};
 
 void set_variable(const char* name, const std::string& value) {
   if (::setenv(name, value.c_str(), 1) != 0) throw std::runtime_error(std::string("cannot set ") + name + ": " + std::strerror(errno));
@@ -52,6 +54,18 @@ void set_threads(const std::string& how) {
   if (how != "fibers" && how != "native")
     throw std::runtime_error("--threads " + how + ": threads are fibers or native" + did_you_mean(how, {"fibers", "native"}));
   set_variable("RINGLET_THREADS", how);
+  ::unsetenv("RINGLET_DOOR");  // what is asked for here goes before what the environment says
+}
+
+// The one door is for threads that stay, the other for threads that are fibers.
+void set_door(const std::string& name, const std::string& threads) {
+  if (name != "symbol" && name != "syscall")
+    throw std::runtime_error("--door " + name + ": doors are symbol and syscall" + did_you_mean(name, {"symbol", "syscall"}));
+  const std::string its_threads = name == "symbol" ? "native" : "fibers";
+  if (!threads.empty() && threads != its_threads)
+    throw std::runtime_error("--door " + name + " is for --threads " + its_threads + ", not for --threads " + threads + ": leave one of the two out");
+  set_variable("RINGLET_DOOR", name);
+  set_variable("RINGLET_THREADS", its_threads);
 }
 
 void set_stack_size(const std::string& text) {
@@ -96,6 +110,7 @@ std::string preload_object() {
 
 int verb_run(std::span<char* const> arguments) {
   std::size_t at = 0;
+  std::string door, threads;
   for (; at < arguments.size(); ++at) {
     const std::string_view argument = arguments[at];
     if (argument == "--") {
@@ -119,9 +134,11 @@ int verb_run(std::span<char* const> arguments) {
     if (name == "--engine") set_engine(value);
     if (name == "--leave-out") set_variable("RINGLET_LEAVE_OUT", value);
     if (name == "--stack-size") set_stack_size(value);
-    if (name == "--threads") set_threads(value);
+    if (name == "--threads") set_threads(threads = value);
+    if (name == "--door") door = value;
     if (name == "--report") return error("run: --report takes no value");
   }
+  if (!door.empty()) set_door(door, threads);
   if (at >= arguments.size()) return error("run: which program? usage: ringlet run [options] [--] PROGRAM [ARGUMENT]...");
 
   const std::string name = arguments[at];

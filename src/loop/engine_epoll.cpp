@@ -18,6 +18,7 @@
 #include "base/assert.hpp"
 #include "loop/clock.hpp"
 #include "loop/engine.hpp"
+#include "loop/entries.hpp"
 #include "loop/epoll_set.hpp"
 #include "loop/offload.hpp"
 #include "loop/operation_call.hpp"
@@ -211,6 +212,7 @@ void epoll_engine::wait(clock::time_point until) {
   sleep = sleep && box_->alarm.try_sleep();
   if (!sleep) left = {0, 0};  // a wake has come in between: whoever sends the next one believes us awake
   if (sleep || set_.watched() > 0) {
+    count_entry();
     const int got = set_.wait(events_, int(std::size(events_)), sleep && !has_end ? nullptr : &left, sleep ? sleep_mask : nullptr);
     RINGLET_ASSERT(got >= 0 || got == -EINTR, "epoll_pwait failed: somebody closed the epoll fd");
     if (got == -EINTR) signal_seen = true;

@@ -19,6 +19,7 @@
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
+#include "loop/entries.hpp"
 #include "loop/refusal.hpp"
 
 namespace ringlet::loop {
@@ -194,6 +195,7 @@ inline int ring::enter_kernel(unsigned to_submit, unsigned min_complete, unsigne
   arg.sigmask = reinterpret_cast<std::uint64_t>(mask);
   arg.sigmask_sz = sizeof *mask;
   arg.ts = reinterpret_cast<std::uint64_t>(longest);
+  count_entry();
   return int(sys::call(SYS_io_uring_enter, ring_.enter_ring_fd, to_submit, min_complete,
                        flags | enter_flags_ | IORING_ENTER_EXT_ARG, &arg, sizeof arg));
 }

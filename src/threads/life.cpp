@@ -17,6 +17,7 @@
 #include "hub/debug.hpp"
 #include "hub/fork.hpp"
 #include "io/doors.hpp"
+#include "loop/entries.hpp"
 #include "loop/native_thread.hpp"
 #include "threads/state.hpp"
 
@@ -160,6 +161,8 @@ int* kernels_clear_child_id() noexcept {
 bool begun() noexcept { return the_mode.hub != nullptr; }
 std::size_t living() noexcept { return the_mode.living; }
 std::uint64_t made() noexcept { return the_mode.made; }
+std::uint64_t switches() noexcept { return the_mode.hub ? the_mode.hub->switches : 0; }
+std::uint64_t kernel_entries() noexcept { return loop::kernel_entries.load(std::memory_order_relaxed); }
 int os_id() noexcept { return the_mode.os_id; }
 bool runtime_makes_thread() noexcept { return loop::is_making_native_thread(); }
 bool alone() noexcept { return the_mode.living <= 1; }

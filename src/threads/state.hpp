@@ -55,6 +55,8 @@ inline constexpr signal_set tick_set = bit_of(tick_signal);
 inline constexpr signal_set everything = ~never_blocked, setuid_signal = bit_of(33);
 constexpr bool is_libcs_own(signal_set mask) noexcept { return (mask | setuid_signal) == everything; }
 bool watcher_runs() noexcept;
+// delays.cpp's: by the watcher's signal.
+void note_delay(long long nanoseconds) noexcept;
 // handlers.cpp's: a signal of this number that is not the watcher's.
 void came_from_program(int signal, siginfo_t* info, void* machine);
 

@@ -103,6 +103,21 @@ void never_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept;
 // A part of such code in which they are all the same: it only spins.
 void but_give_way_in(std::uintptr_t begin, std::uintptr_t end) noexcept;
 std::uint64_t times_given_way() noexcept;
+std::uint64_t switches() noexcept;        // of the hub, since its begin
+std::uint64_t kernel_entries() noexcept;  // of its engine
+
+// A time for which one thread has kept all others waiting.
+struct delay {
+  long long nanoseconds = 0;
+  int thread = 0;  // 0: the hub itself
+  char name[16] = {};
+  void* frames[24] = {};  // innermost first
+  std::size_t frame_count = 0;
+};
+// They are noted from here on, if set before the first thread is made.
+extern bool notes_delays;
+// The five longest, in order.
+void each_delay(void (*each)(const delay&, void*), void* with);
 // Runs, if there is anybody to watch.
 void start_watcher() noexcept;
 // What the program believes of the watcher's signal is made true of the kernel's: it outlives exec.

@@ -64,6 +64,15 @@ bool is_touchable(std::uintptr_t at) noexcept {
 constexpr int watchers_code = -64;
 volatile bool tick_is_on_its_way = false;
 
+// Not before this moment has the thread begun that runs now. The watcher writes it.
+volatile long long stuck_since = 0;
+
+long long nanoseconds_now() noexcept {
+  timespec t;
+  sys::call(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1'000'000'000LL + t.tv_nsec;
+}
+
 bool stands_on_alternate_stack() noexcept {
   const stack_t& s = current().alternate;
   const auto here_now = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)), low = reinterpret_cast<std::uintptr_t>(s.ss_sp);
@@ -73,6 +82,12 @@ bool stands_on_alternate_stack() noexcept {
 void on_tick(int signal, siginfo_t* info, void* machine) {
   if (info->si_code != watchers_code || info->si_value.sival_ptr != &untouchable) return came_from_program(signal, info, machine);
   tick_is_on_its_way = false;
+  if (__builtin_expect(notes_delays, 0) && here() && !io::is_vfork_child()) {
+    const bool was_inside = inside;
+    inside = true;
+    note_delay(nanoseconds_now() - stuck_since);
+    inside = was_inside;
+  }
   if (inside || !here() || io::is_vfork_child()) return;
   detail::hub_state& hub = *the_mode.hub;
   if (!hub.can_park() || hub.thread.current->in_hub) return;
@@ -95,7 +110,9 @@ void on_tick(int signal, siginfo_t* info, void* machine) {
 }
 
 // Whether the hub has been asleep, or has one thread only, for long enough: then the watcher sleeps, too.
-bool nothing_to_watch() noexcept { return inside || the_mode.living <= 1; }
+bool nothing_to_watch() noexcept {
+  return the_mode.living <= 1 || (inside && (!notes_delays || the_mode.hub->asleep.load(std::memory_order_relaxed)));
+}
 
 void sleep_until_woken() noexcept {
   __atomic_store_n(&watcher_sleeps, 1, __ATOMIC_SEQ_CST);
@@ -121,6 +138,7 @@ void send_tick() noexcept {
 [[gnu::used, noreturn]] void watch() {
   const mode& m = the_mode;
   sys::call(SYS_prctl, PR_SET_NAME, "ringlet-watch");
+  if (notes_delays) stuck_since = nanoseconds_now();
   std::uint64_t last = 0;
   int quiet = 0;
   const timespec pause{0, look_every_ns};
@@ -128,6 +146,7 @@ void send_tick() noexcept {
     sys::call(SYS_futex, &must_end, FUTEX_WAIT_PRIVATE, 0, &pause);
     if (must_end) sys::call(SYS_exit, 0);
     if (nothing_to_watch()) {
+      if (notes_delays) stuck_since = nanoseconds_now();
       if (++quiet > looks_before_sleep) {
         sleep_until_woken();
         quiet = 0;
@@ -136,7 +155,10 @@ void send_tick() noexcept {
     }
     quiet = 0;
     const std::uint64_t now = __atomic_load_n(&m.hub->switches, __ATOMIC_RELAXED);
-    if (now == last) send_tick();
+    if (now == last)
+      send_tick();
+    else if (notes_delays)
+      stuck_since = nanoseconds_now();
     last = now;
   }
 }

@@ -3,6 +3,7 @@
 nothing on stderr, and the kernel sees no thread of theirs. The cases are in battery.cpp."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -152,11 +153,59 @@ def _():
     expect_equal((got.status, got.out, got.err), (0, b"all 1\n", b""), "it")
 
 
-@checks.check("threads: --report tells how many threads were fibers")
+@checks.check("threads: --report tells of threads, switches, calls that parked, memory, sites")
 def _():
     got = fibers([BATTERY, "mutex_and_condition"], ENGINES[0], options=["--report"])
     expect_equal((got.status, got.out), (0, b"turn 2000\n"), "status and output")
-    expect(b"threads made fibers: 10;" in got.err, f"it said {got.err}")
+    for line in (r"threads made fibers: 10;", r"switches: [1-9]\d{2,}; entries into the kernel to submit or wait: [1-9]\d*; peak memory: [1-9]\d* MiB",
+                 r"libc\S*: system calls led to us: [1-9]\d+, left native: [1-9]\d+", r"calls that parked:.* futex [1-9]\d{2,}"):
+        expect(re.search(line, got.err.decode()), f"no line like {line!r}: {got.err.decode()}")
+
+
+BLOCKS = """
+import os, threading, time, ctypes
+libc = ctypes.CDLL(None)
+ends = os.pipe()
+def waits(): os.read(ends[0], 1)
+t = threading.Thread(target=waits); t.start()
+data = b"x" * 2_000_000
+def hold():
+    end = time.process_time() + 0.2
+    while time.process_time() < end: libc.memcmp(data, data[:-1] + b"x", len(data))
+h = threading.Thread(target=hold, name="holds"); h.start(); h.join()
+os.write(ends[1], b"x"); t.join()
+print("done")
+"""
+
+
+@checks.check("threads: --report tells who kept the others waiting, and where")
+def _():
+    checks.needs("/usr/bin/python3")
+    got = fibers(["/usr/bin/python3", "-c", BLOCKS], ENGINES[0], options=["--report"])
+    expect_equal((got.status, got.out), (0, b"done\n"), "status and output")
+    kept = re.search(r"ringlet: thread \d+ '.*' kept the others waiting for \d+\.\d ms:\n(ringlet:     .*\n)+", got.err.decode())
+    expect(kept, f"it said {got.err.decode()}")
+
+
+@checks.check("threads: --door chooses, and does not go with the other's threads")
+def _():
+    for door, fibers_made in (("syscall", True), ("symbol", False)):
+        got = run([checks.ringlet, "run", "--door", door, "--report", "--", BATTERY, "mutex_and_condition"], seconds=SECONDS)
+        expect_equal((got.status, got.out, b"threads made fibers: 10;" in got.err), (0, b"turn 2000\n", fibers_made), f"--door {door}")
+        twin = run(["env", f"LD_PRELOAD={checks.build}/hooks/libringlet-preload.so", f"RINGLET_DOOR={door}", "RINGLET_THREADS=fibers", "RINGLET_REPORT=1",
+                    BATTERY, "mutex_and_condition"], seconds=SECONDS)
+        expect_equal((twin.status, twin.out, b"threads made fibers: 10;" in twin.err), (0, b"turn 2000\n", fibers_made), f"RINGLET_DOOR={door}")
+    got = run([checks.ringlet, "run", "--door=symbol", "--threads=fibers", "--", "/bin/true"])
+    expect(got.status == 125 and b"--threads native" in got.err, f"status {got.status}, it said {got.err}")
+    got = run([checks.ringlet, "run", "--door=back", "--", "/bin/true"])
+    expect(got.status == 125 and b"symbol and syscall" in got.err, f"status {got.status}, it said {got.err}")
+
+
+@checks.check("threads: of a program with Go code they stay as they are, with one line that says why")
+def _():
+    got = fibers([os.path.join(checks.build, "tests", "gopher")], ENGINES[0], options=["--report"])
+    expect_equal((got.status, got.out), (0, b"a thread\n"), "status and output")
+    expect(got.err.count(b"\n") == 1 and b"threads stay as they are: there is Go code in it" in got.err, f"it said {got.err}")
 
 
 @checks.check("threads: a program with one thread is left as it is")
