@@ -225,6 +225,8 @@ def backtrace_of(fiber):
         number = re.match(r"#(\d+) *", line)
         if not number:
             lines.append(line)
+        elif "make_fcontext" in line:  # the stack's begin; what gdb finds beyond is nobody's
+            break
         elif int(number[1]) >= own:
             lines.append(f"#{int(number[1]) - own:<3}" + line[number.end():])
     return indented("\n".join(lines))
