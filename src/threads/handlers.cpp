@@ -116,7 +116,6 @@ void came_from_program(int signal, siginfo_t* info, void* machine) {
   if (here() && !io::is_vfork_child() && ((current().mask & bit_of(signal)) || (inside && action.handler != ignored))) {
     note(signal, info, nullptr);
     unassigned = true;
-    if (!inside) return;
     the_mode.hub->engine->signal_seen = true;
     the_mode.hub->engine->wake();
     return;

@@ -35,6 +35,7 @@ void change_mask(thread_block& b, signal_set mask) noexcept {
   count_mask(mask, 1);
   the_mode.sleep_mask_is_old = true;
   b.mask = mask;
+  if (__builtin_expect((unclaimed & ~mask) != 0, 0)) unassigned = true;
 }
 
 void count_in(thread_block& b) noexcept {

@@ -12,6 +12,7 @@
 namespace ringlet::threads {
 
 volatile bool unassigned = false;
+signal_set unclaimed = 0;
 std::uintptr_t behind_own_signal = 0;
 
 namespace {
@@ -57,8 +58,15 @@ void give_to(thread_block& b, int signal) noexcept {
   remember_ending(b, effect, signal);
 }
 
+// Who waits for it by name goes before who does not block it; null: nobody would take it yet.
 thread_block* taker_of(int signal) noexcept {
   mode& m = the_mode;
+  thread_block* waits = m.main.awaited & bit_of(signal) ? &m.main : nullptr;
+  m.hub->fibers.for_each([&](detail::fiber_state& f) {
+    thread_block* b = block_of(f.where.image);
+    if (!waits && (b->awaited & bit_of(signal))) waits = b;
+  });
+  if (waits) return waits;
   if (!m.main.is_gone && !(m.main.mask & bit_of(signal))) return &m.main;
   thread_block* found = nullptr;
   m.hub->fibers.for_each([&](detail::fiber_state& f) {
@@ -157,12 +165,16 @@ void timer_signals(int timer, int id) noexcept {
 void hand_out_signals(detail::hub_state&) noexcept {
   while (unassigned) {
     unassigned = false;
+    unclaimed = 0;
     for (noted& n : notes) {
       if (!n.used) continue;
       if (n.to && (n.to->pending & bit_of(n.signal))) continue;
       if (!n.to) {
         n.to = taker_of(n.signal);
-        if (!n.to) n.to = &the_mode.main;  // everybody has blocked it since
+        if (!n.to) {
+          unclaimed |= bit_of(n.signal);
+          continue;
+        }
       }
       give_to(*n.to, n.signal);
     }
@@ -214,6 +226,7 @@ void forget_signals_after_fork() noexcept {
   for (noted& n : notes) n.used = false;
   for (timer_target& t : timer_targets) t.id = 0;
   unassigned = false;
+  unclaimed = 0;
   for (unsigned& each : m.blocked_by) each = 0;
   m.blocked_by_all = 0;
   self.pending = self.awaited = 0;

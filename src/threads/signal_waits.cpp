@@ -25,7 +25,7 @@ long pending(signal_set* into, std::size_t size) noexcept {
   const long result = sys::call(SYS_rt_sigpending, into, size);
   if (result == 0 && size >= sizeof *into) {
     const thread_block& self = current();
-    *into |= self.pending & self.mask;
+    *into |= (self.pending | unclaimed) & self.mask;
   }
   return result;
 }
@@ -40,7 +40,12 @@ long wait_for(const signal_set* wanted, siginfo_t* found, const timespec* timeou
   int fd = -1;
   long answer;
   while (true) {
-    if (unassigned) hand_out_signals(*the_mode.hub);
+    if (unassigned || (unclaimed & set)) {
+      unassigned = true;
+      self.awaited = set;
+      hand_out_signals(*the_mode.hub);
+      self.awaited = 0;
+    }
     if (const signal_set here_now = self.pending & set) {
       const int signal = __builtin_ctzll(here_now) + 1;
       siginfo_t info;

@@ -25,6 +25,8 @@ void ours(int signal, siginfo_t* info, void* machine);
 bool note(int signal, const siginfo_t* info, thread_block* to) noexcept;
 // Signals are noted whose thread is to be chosen.
 extern volatile bool unassigned;
+// Noted, too, but everybody blocks them: the process's, until somebody lets them through or waits for them.
+extern signal_set unclaimed;
 // The address behind the instruction by which a thread sends itself a signal.
 extern std::uintptr_t behind_own_signal;
 // One that is pending for this thread, with what is known of it; it is then no longer.

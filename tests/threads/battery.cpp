@@ -1544,6 +1544,41 @@ CASE(greatest_signal_is_the_programs_own) {
   std::printf("came %d then %d\n", blocked, int(came));
 }
 
+CASE(sigwait_for_the_greatest_signal) {
+  sigset_t it;
+  sigemptyset(&it);
+  sigaddset(&it, SIGRTMAX);
+  CHECK(pthread_sigmask(SIG_BLOCK, &it, nullptr) == 0);
+  static std::atomic<bool> stop{false};
+  std::thread spinner([] {
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+  });
+  CHECK(kill(getpid(), SIGRTMAX) == 0);  // before anybody waits for it
+  usleep(5000);
+  sigset_t waiting;
+  CHECK(sigpending(&waiting) == 0);
+  std::printf("pending %d\n", sigismember(&waiting, SIGRTMAX));
+  static std::atomic<int> got{0};
+  std::thread waiter([] {
+    sigset_t mine;
+    sigemptyset(&mine);
+    sigaddset(&mine, SIGRTMAX);
+    for (int i = 0; i < 2; ++i) {
+      int which = 0;
+      CHECK(sigwait(&mine, &which) == 0 && which == SIGRTMAX);
+      ++got;
+    }
+  });
+  CHECK(soon([] { return got == 1; }));
+  usleep(5000);
+  CHECK(kill(getpid(), SIGRTMAX) == 0);  // while one does
+  waiter.join();
+  stop = true;
+  spinner.join();
+  std::printf("got %d\n", got.load());
+}
+
 CASE(exceptions_and_malloc_of_those_who_compute) {
   static std::atomic<bool> stop{false};
   static std::atomic<int> wrong{0};
