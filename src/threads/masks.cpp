@@ -12,7 +12,6 @@ bool same_alternate(const stack_t& a, const stack_t& b) noexcept {
   return (a.ss_flags & SS_DISABLE) == (b.ss_flags & SS_DISABLE) && ((a.ss_flags & SS_DISABLE) || (a.ss_sp == b.ss_sp && a.ss_size == b.ss_size));
 }
 
-
 void count_mask(signal_set mask, unsigned by) noexcept {
   if (is_libcs_own(mask)) {
     the_mode.blocked_by_all += by;

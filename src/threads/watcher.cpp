@@ -103,8 +103,8 @@ void on_tick(int signal, siginfo_t* info, void* machine) {
                            __builtin_memcpy(registers, static_cast<const ucontext_t*>(from)->uc_mcontext.gregs, sizeof(gregset_t));
                          },
                          machine});
-  // The kernel goes back to this mask; a handler may have changed the thread's meanwhile.
-  const signal_set mask = self.mask & ~tick_set;
+  // The kernel goes back to this mask; the OS thread's may have changed meanwhile.
+  const signal_set mask = the_mode.os_mask & ~tick_set;
   __builtin_memcpy(&static_cast<ucontext_t*>(machine)->uc_sigmask, &mask, sizeof mask);
   leave();
 }
