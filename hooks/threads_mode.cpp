@@ -22,6 +22,7 @@
 
 #include "base/sys.hpp"
 #include "dispatcher.hpp"
+#include "io/doors.hpp"
 #include "patch/door.hpp"
 #include "threads/threads.hpp"
 
@@ -176,6 +177,7 @@ std::string open() {
   const std::string closed = patch::open_door({.wanted = dispatcher::wanted_numbers(), .call = &dispatcher::dispatch});
   if (!closed.empty()) return closed;
   leave_rseq();
+  io::observe_descriptors(true);  // every call that changes what is known of a descriptor comes by us now
   protect_what_we_use();
   if (reports_at_exit) std::atexit(&report);
   return "";
