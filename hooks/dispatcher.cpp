@@ -134,9 +134,7 @@ void show_at_site(greg_t* to, const void* from) noexcept {
   to[REG_RIP] -= size_of_syscall;
 }
 
-}  // namespace
-
-void dispatch(registers& r) {
+[[gnu::noinline]] void dispatch_ours(registers& r) {
   if (__builtin_expect(!threads::begun(), 0)) return before_threads(r);
   if (__builtin_expect(!threads::here(), 0)) return from_elsewhere(r);
   if (__builtin_expect(io::is_vfork_child(), 0)) {
@@ -146,9 +144,8 @@ void dispatch(registers& r) {
   }
   if (__builtin_expect(threads::inside, 0)) return from_elsewhere(r);
   const std::uint64_t number = r.rax;
-  if (number >= number_limit) return patch::pass_at_site(r);
   row& how = rows[number];
-  if (how.what == verb::none || (how.what == verb::waits && threads::alone())) return patch::pass_at_site(r);
+  if (how.what == verb::waits && threads::alone()) return patch::pass_at_site(r);
   ++counted.dispatched;
   threads::inside = true;
   threads::thread_block& self = threads::current();
@@ -172,6 +169,14 @@ void dispatch(registers& r) {
   }
   if (__builtin_expect(counts_parks, 0) && threads::switches() != before) ++how.waits;
   threads::leave();
+}
+
+}  // namespace
+
+void dispatch(registers& r) {
+  // A site whose number the code in front of it does not tell may be any call: what is not ours is let pass before all else.
+  if (r.rax >= number_limit || rows[r.rax].what == verb::none) return patch::pass_at_site(r);
+  dispatch_ours(r);
 }
 
 patch::number_set wanted_numbers() {
