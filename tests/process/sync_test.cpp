@@ -149,7 +149,7 @@ PROCESS_CASE("ipc semaphore: lets so many in") {
         places.acquire();
         const int now = inside.update([](int& v) { return ++v; });
         most.update([now](int& v) { v = std::max(v, now); });
-        sleep(1ms);
+        for (int wait = 0; wait < 20000 && most.get() < 2; ++wait) sleep(1ms);  // until two have been inside
         inside.update([](int& v) { --v; });
         places.release();
       }
