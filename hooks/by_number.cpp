@@ -103,7 +103,13 @@ long recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* ti
   const deadline until = timeout ? deadline(duration_of(*timeout)) : never;
   const int each = flags & ~MSG_WAITFORONE;
   count = std::min(count, most_messages);
-  unsigned done = 0;
+  // What is there, or pending as an error, is this call's to give: it asks for errors where a receive of one
+  // does not, even for no message at all.
+  const bool takes_parts = !(flags & MSG_WAITALL);
+  const long first = sys::call(SYS_recvmmsg, fd, messages, takes_parts ? count : 0, each | MSG_DONTWAIT, nullptr);
+  if (first < 0 && first != -EAGAIN) return first;
+  unsigned done = first > 0 ? unsigned(first) : 0;
+  if (done > 0 && ((timeout && until.has_passed()) || (flags & MSG_WAITFORONE) || (messages[done - 1].msg_hdr.msg_flags & MSG_OOB))) count = done;
   while (done < count) {
     const ssize_t size = io::recvmsg(fd, &messages[done].msg_hdr, each);
     if (size < 0) {
@@ -114,7 +120,7 @@ long recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* ti
     const bool urgent = messages[done].msg_hdr.msg_flags & MSG_OOB;
     ++done;
     if (urgent || (timeout && until.has_passed())) break;
-    if (done < count) {
+    if (done < count && takes_parts) {
       const long more = sys::call(SYS_recvmmsg, fd, messages + done, count - done, each | MSG_DONTWAIT, nullptr);
       if (more > 0) done += unsigned(more);
     }

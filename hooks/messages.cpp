@@ -39,8 +39,15 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
   const deadline until = timeout ? after(*timeout) : never;
   const int each = flags & ~MSG_WAITFORONE;
   count = std::min(count, most_messages);
-  unsigned done = 0;
   const int saved = errno;
+  // What is there, or pending as an error, is this call's to give: it asks for errors where a receive of one
+  // does not, even for no message at all.
+  const bool takes_parts = !(flags & MSG_WAITALL);
+  const int first = real::recvmmsg(fd, messages, takes_parts ? count : 0, each | MSG_DONTWAIT, nullptr);
+  if (first < 0 && errno != EAGAIN) return first;
+  errno = saved;
+  unsigned done = first > 0 ? unsigned(first) : 0;
+  if (done > 0 && (until.has_passed() || (flags & MSG_WAITFORONE) || (messages[done - 1].msg_hdr.msg_flags & MSG_OOB))) count = done;
   while (done < count) {
     // The timeout is looked at only after a message, as recvmmsg(2) confesses.
     const ssize_t size = io::recvmsg(fd, &messages[done].msg_hdr, each);
@@ -52,13 +59,13 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
     const bool urgent = messages[done].msg_hdr.msg_flags & MSG_OOB;
     ++done;
     if (urgent || until.has_passed()) break;
-    if (done < count) {
+    if (done < count && takes_parts) {
       const int more = real::recvmmsg(fd, messages + done, count - done, each | MSG_DONTWAIT, nullptr);
       if (more > 0) done += unsigned(more);
       errno = saved;
       if (more < 0 && (flags & MSG_WAITFORONE)) break;
-      if (until.has_passed() || (flags & MSG_WAITFORONE)) break;
     }
+    if (until.has_passed() || (flags & MSG_WAITFORONE)) break;
   }
   if (timeout) *timeout = remaining(until);
   return int(done);

@@ -2,6 +2,7 @@
 
 #include "conformance.hpp"
 
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -100,4 +101,22 @@ CONFORMANCE("recv: of nothing from an empty TCP socket waits once, and gives not
   t.waits(55ms, [&] { t.did("recvmsg", ::recvmsg(s.a, &message, 0)); });
   t.did("without waiting", ::recv(s.a, &c, 0, MSG_DONTWAIT));
   t.did("read", ::read(s.a, &c, 0));
+}
+
+CONFORMANCE("recvmmsg: gives a pending error where a receive of one is at the end", "recvmmsg recv") {
+  auto s = t.tcp();
+  char text[8];
+  ::shutdown(s.b, SHUT_RDWR);
+  t.did("send", ::send(s.a, "x", 1, MSG_NOSIGNAL));  // answered by a reset
+  pollfd reset{s.a, 0, 0};
+  t.saw("reset", ::poll(&reset, 1, 5000));
+  iovec part{text, sizeof text};
+  mmsghdr messages[2]{};
+  for (auto& each : messages) {
+    each.msg_hdr.msg_iov = &part;
+    each.msg_hdr.msg_iovlen = 1;
+  }
+  t.did("recvmmsg", ::recvmmsg(s.a, messages, 2, 0, nullptr));
+  t.did("recvmmsg", ::recvmmsg(s.a, messages, 2, MSG_WAITFORONE, nullptr));
+  t.did("recv", ::recv(s.a, text, sizeof text, 0));
 }

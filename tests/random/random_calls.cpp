@@ -550,7 +550,12 @@ class sequence {
     const int way = dice_.below(4);
     const short events_choices[] = {POLLIN, POLLOUT, POLLIN | POLLOUT, POLLIN | POLLRDHUP, POLLPRI, 0};
     const short events = dice_.of(events_choices);
-    const bool waits = dice_.one_in(3) && events != 0 && events != POLLPRI;
+    // For ever only for what may come: a pipe's end is for one direction.
+    const bool may_come = std::any_of(objects_.begin(), objects_.end(), [&](const object& each) {
+      if (each.is != kind::pipe) return true;
+      return bool(events & (who == (each.flipped ? 1 : 0) ? POLLIN : POLLOUT));
+    });
+    const bool waits = dice_.one_in(3) && events != 0 && events != POLLPRI && may_come;
     std::vector<pollfd> all;
     for (auto& each : objects_) all.push_back({each.ends[who], events, 0});
     if (dice_.one_in(4)) all.push_back({-1, POLLIN, 0});
@@ -559,7 +564,7 @@ class sequence {
     // select's sets end at 1024, and are told of no descriptor that isn't open.
     if (way >= 2) all.resize(objects_.size());
     call(who, index, std::string(names[way]) + " events " + std::to_string(events) + (waits ? " for ever" : " at once"), {.polls = true},
-         [all, way, waits, events]() mutable -> std::string {
+         [this, all, way, waits, events]() mutable -> std::string {
            const timespec none{0, 0};
            timeval no_time{0, 0};
            fd_set in, out;
@@ -580,6 +585,7 @@ class sequence {
              case 2: n = ::select(highest + 1, &in, &out, nullptr, waits ? nullptr : &no_time); break;
              default: n = ::pselect(highest + 1, &in, &out, nullptr, waits ? nullptr : &none, nullptr);
            }
+           if (rescuing_) return "rescued";  // whether it still saw what another took is chance
            std::string told = answer(n);
            for (const auto& each : all)
              told += " " + (way < 2 ? std::to_string(each.revents) : std::to_string(FD_ISSET(each.fd, &in) + 2 * FD_ISSET(each.fd, &out)));
@@ -723,6 +729,7 @@ class sequence {
   // is where fibers are meant to differ from threads.
   void rescue() {
     if (at_ < steps_) note("rescued");
+    rescuing_ = true;
     for (int turn = 0; turn < 12 && anybody_waits(); ++turn)
       for (object& o : objects_) {
         if (!anybody_waits()) break;
@@ -755,6 +762,7 @@ class sequence {
       }
     for (int i = 0; i < 2; ++i)
       if (waits_[i].object >= 0) settle(i);
+    rescuing_ = false;
     for (object& o : objects_) {
       destroy(o);
       o = make(o.is, o.flipped);
@@ -766,6 +774,7 @@ class sequence {
   peer (&peers_)[2];
   std::vector<object> objects_;
   waiting waits_[2];
+  std::atomic<bool> rescuing_{false};
   std::vector<std::string> results_;
 };
 std::uint64_t sequence::calls = 0;
