@@ -157,6 +157,7 @@ read_arguments() {
 compiled_for_tests() {
   default_tree
   local targets
+  ninja -C build build.ninja >/dev/null || true # a tree of yesterday's knows yesterday's targets
   mapfile -t targets < <(ninja -C build -t targets all | sed -nE 's/^((src|hooks|tests|examples)\/[^:]*): [a-z_]*LINKER.*/\1/p')
   compile build "${targets[@]}"
 }
