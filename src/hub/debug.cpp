@@ -33,7 +33,7 @@ debug_table ringlet_debug_table{
 void show_to_debuggers(hub_state& hub) noexcept {
   for (auto& e : ringlet_debug_table.hubs) {
     const void* free = nullptr;
-    if (!e.hub.compare_exchange_strong(free, &hub, std::memory_order_relaxed)) continue;
+    if (!e.hub.compare_exchange_strong(free, &hub, std::memory_order_acquire, std::memory_order_relaxed)) continue;
     e.main_fiber = &hub.main_fiber;
     e.os_id = sys::call(SYS_gettid);
     return;
@@ -43,7 +43,7 @@ void show_to_debuggers(hub_state& hub) noexcept {
 
 void hide_from_debuggers(hub_state& hub) noexcept {
   for (auto& e : ringlet_debug_table.hubs)
-    if (e.hub.load(std::memory_order_relaxed) == &hub) return e.hub.store(nullptr, std::memory_order_relaxed);
+    if (e.hub.load(std::memory_order_relaxed) == &hub) return e.hub.store(nullptr, std::memory_order_release);  // the next of the place writes there after this
   __atomic_fetch_sub(&ringlet_debug_table.not_shown, 1, __ATOMIC_RELAXED);
 }
 
