@@ -164,7 +164,7 @@ def _():
     r = run(["gdb", "-q", "-batch", "-nx", "-ex", "set startup-with-shell off", "-ex", "set breakpoint pending on", "-ex", "set debuginfod enabled off",
              "-ex", f"set environment LD_PRELOAD {preload}", "-ex", "set environment RINGLET_DOOR syscall",
              "-ex", "break ringlet_patch_entry if $rax == 110", "-ex", "run",
-             *sum([["-ex", "bt", "-ex", "stepi 7"] for _ in range(9)], []),
+             *sum([["-ex", "echo \\n", "-ex", "bt", "-ex", "stepi 7"] for _ in range(9)], []),  # stepi's own line may have no end
              "--args", "perl", script], seconds=100)
     text = r.out.decode(errors="replace")
     if "ptrace: Operation not permitted" in text + r.err.decode(errors="replace"):
