@@ -56,6 +56,7 @@ class RINGLET_EXPORT result_core {
   void announce() noexcept { set_.set(); }
   void require_value(deadline until) const;  // waits; throws not_ready or the error
   [[noreturn]] static void throw_already_set();
+  [[noreturn]] static void throw_unfinished();
 
  private:
   std::atomic<bool> claimed_{false};
@@ -109,8 +110,9 @@ class async_result : public detail::result_core {
   std::add_lvalue_reference_t<T> get_nowait() { return get(deadline::passed()); }
 
   // Takes over the result of a finished fiber: a copy, or moved out of it if it cannot be copied; or its error (greenlet_exit
-  // if it was killed). std::logic_error if this is set already.
+  // if it was killed). std::logic_error if this is set already, or the fiber has not finished.
   void set_from(const fiber<T>& finished) {
+    if (!finished.ready()) throw_unfinished();
     std::exception_ptr error;
     try {
       if constexpr (std::is_void_v<T>) {

@@ -3,6 +3,7 @@
 // The model is Python's threading.Barrier.
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <stdexcept>
 
@@ -24,7 +25,8 @@ class RINGLET_EXPORT barrier {
 
   // Waits until all parties are here. Returns this one's number, 0 for the first to come: in each round everybody has another.
   // Who gives up (by deadline, kill or timeout) breaks the barrier for all, and so does an action that throws: then whoever
-  // waits or comes gets broken_barrier, until reset(); the killed one, and the one that ran the action, what it was.
+  // waits or comes gets broken_barrier, until reset(); the killed one, and the one that ran the action, what it was. Once all
+  // are here and the action runs, deadlines no longer count. std::logic_error in the barrier's own action.
   std::size_t wait(deadline until = never);
 
   // Breaks it: for when a party cannot come.
@@ -38,6 +40,7 @@ class RINGLET_EXPORT barrier {
 
  private:
   struct party;
+  void settle() noexcept;
   void end_round(bool passed) noexcept;
   std::size_t run_action();
 
@@ -47,6 +50,9 @@ class RINGLET_EXPORT barrier {
   std::size_t here_ = 0;      // of this round
   party* of_round_ = nullptr; // those of them that wait
   bool acting_ = false;       // the last has come and runs the action
+  bool early_one_left_ = false;     // meanwhile: the next round is broken
+  const void* actor_ = nullptr;     // the fiber that runs it
+  std::uint32_t process_ = detail::fork_tag.load(std::memory_order_relaxed);  // whose parties these are
   bool reset_ = false;        // meanwhile
   bool broken_ = false;
   detail::wait_list waiters_;

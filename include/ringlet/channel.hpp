@@ -1,7 +1,8 @@
 #pragma once
 // A channel hands items from one fiber to another without keeping any: send waits until somebody receives, receive until
 // somebody sends. select waits on several channels at once, to send on some and receive on others, and exactly one of them
-// happens. Usable from fibers of any hub and from plain threads; with deadline::passed() also where nothing may wait.
+// happens. Usable from fibers of any hub and from plain threads; with deadline::passed() also where nothing may wait. Items are
+// moved under the channels' locks: their move constructors and destructors must not wait.
 //
 // An item is handed over exactly once: a wait that ends by deadline, kill or timeout has taken nothing and leaves its item
 // with the caller. Those who wait on a channel are served in the order they came; of several cases of a select that could
@@ -46,9 +47,10 @@ struct offer_list {
 // A channel whatever it carries.
 class RINGLET_EXPORT channel_core {
  public:
-  // `move` constructs the receiver's optional from the sender's item.
+  // `move` constructs the receiver's optional from the sender's item, `empty` empties it.
   using mover = void (*)(void* item, void* slot) noexcept;
-  explicit channel_core(mover move) noexcept : move_(move) {}
+  using emptier = void (*)(void* slot) noexcept;
+  channel_core(mover move, emptier empty) noexcept : move_(move), empty_(empty) {}
   ~channel_core();
   channel_core(const channel_core&) = delete;
   channel_core& operator=(const channel_core&) = delete;
@@ -69,6 +71,7 @@ class RINGLET_EXPORT channel_core {
   mutable wait_lock lock_;
   bool shut_ = false;
   const mover move_;
+  const emptier empty_;
   mutable offer_list senders_, receivers_;
   listener_list listeners_;
 };
@@ -92,13 +95,14 @@ inline std::optional<std::size_t> select(std::initializer_list<select_case> case
 template <class T>
 class channel : public detail::channel_core {
   static_assert(std::is_nothrow_move_constructible_v<T>, "an item that may throw when moved could get lost between two fibers");
+  static_assert(std::is_nothrow_destructible_v<T>, "an item whose destructor throws cannot be received into a slot");
 
  public:
   using value_type = T;
   channel() noexcept
       : channel_core([](void* item, void* slot) noexcept {
           static_cast<std::optional<T>*>(slot)->emplace(std::move(*static_cast<T*>(item)));
-        }) {}
+        }, [](void* slot) noexcept { static_cast<std::optional<T>*>(slot)->reset(); }) {}
 
   // Waits until somebody has received the item. False: the deadline passed first, and the item was not moved from. Throws
   // shut_down, and again the item is the caller's.
@@ -152,10 +156,9 @@ template <class T>
 select_case sending(channel<T>& on, std::type_identity_t<T>&& item) noexcept {
   return {&on, true, &item};
 }
-// The case that receives an item into this slot.
+// The case that receives an item into this slot, which select empties first: a case may be used again.
 template <class T>
 select_case receiving(channel<T>& from, std::optional<T>& slot) noexcept {
-  slot.reset();
   return {&from, false, &slot};
 }
 

@@ -47,26 +47,34 @@ class RINGLET_EXPORT executor {
     return std::move(result);
   }
 
-  // f(item) for each item; the results in the order of the items. All are called; then the first error is thrown.
+  // f(item) for each item; the results in the order of the items. All are called; then the first error is thrown. Work of this
+  // executor that calls it does all of it itself.
   template <class F, class Range>
   auto map(F&& f, Range&& items) {
     using how = detail::mapped<std::remove_reference_t<F>, std::remove_reference_t<Range>>;
     detail::shared_map<typename how::result> all;
-    for (auto&& item : items)
-      send(all.add([&f, held = detail::carried<typename how::item>{std::forward<decltype(item)>(item)}](auto& place) mutable {
+    const bool inside = is_inside();
+    for (auto&& item : items) {
+      auto work = all.add([&f, held = detail::carried<typename how::item>{std::forward<decltype(item)>(item)}](auto& place) mutable {
         place.run(f, held.give());
-      }));
+      });
+      if (inside)
+        work->run();
+      else
+        send(std::move(work));
+    }
     return all.results("executor::map");
   }
 
   // Lets no more in, and waits until all that was submitted is done. False: the deadline passed first (it goes on).
-  // cancel: what has not begun never will, and who waits for it gets greenlet_exit.
+  // cancel: what has not begun never will, and who waits for it gets greenlet_exit. std::logic_error in work of this executor.
   bool shutdown(deadline until = never, bool cancel = false);
 
  private:
   struct impl;
   explicit executor(std::unique_ptr<thread_pool> own);
   void send(std::unique_ptr<detail::errand>);
+  bool is_inside() const noexcept;
   std::unique_ptr<thread_pool> own_;  // ends with the executor, not with the last work, which is on its threads
   std::shared_ptr<impl> impl_;
 };

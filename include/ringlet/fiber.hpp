@@ -92,6 +92,7 @@ fiber_state* fiber_state_of(const any_fiber&) noexcept;
 struct body {
   virtual void run() = 0;
   virtual void* result() noexcept { return nullptr; }
+  virtual void forget() noexcept {}  // it will never run: what it captured goes
   virtual ~body() = default;
 };
 
@@ -121,6 +122,7 @@ struct typed_body final : body {
     else
       value.emplace((*function)());
   }
+  void forget() noexcept override { function.reset(); }
   void* result() noexcept override {
     if constexpr (std::is_void_v<R>)
       return nullptr;
@@ -161,7 +163,8 @@ class RINGLET_EXPORT any_fiber {
   // What it failed with, or null. greenlet_exit is no failure.
   std::exception_ptr exception() const noexcept;
 
-  // Throws `reason` into the fiber where it waits. One that has not begun never runs. Returns at once if the fiber is
+  // Throws `reason` into the fiber where it waits, or at its next wait (see sync.hpp). One that has not begun never runs, and what
+  // it captured is destroyed here. Returns at once if the fiber is
   // finished; else waits for its end until the deadline (deadline::passed() does not wait). True: it is finished.
   // The fiber may catch the exception and live on. Killing the running fiber throws here.
   bool kill(deadline until = never) const;

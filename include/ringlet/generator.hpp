@@ -13,11 +13,12 @@
 //
 // Semantics are those of Python's generators: next() runs to the next yield; send(s) makes s the value of the yield that
 // waits; throw_into raises there; close() raises generator_exit there; destroying a suspended one unwinds it with
-// greenlet_exit. A timeout or kill shield that the body has open across a yield counts for its consumer. An exception that
+// greenlet_exit. A timeout or kill shield that the body has open across a yield counts for its consumer, and binds the generator
+// to that fiber: until it is closed, to resume the generator in another one is a generator_error. An exception that
 // leaves the body is thrown in whoever resumed it, and the generator is over.
 //
 // A generator may wait like any code of its fiber. It belongs to its thread and may be resumed by one fiber after another,
-// but not by one while another is inside.
+// but not by one while another is inside, nor destroyed meanwhile (which ends the process, and says so).
 
 #include <cstddef>
 #include <exception>
@@ -47,7 +48,13 @@ struct RINGLET_EXPORT generator_error : std::logic_error {
 namespace detail {
 struct generator_tag {
   const std::type_info* type = nullptr;
+  any_fiber bound_to;  // its timeouts and shields are open in the body
 };
+// Whether the running fiber has timeouts or shields open on the stack that runs.
+RINGLET_EXPORT bool has_scopes_on_this_stack() noexcept;
+// A generator goes while it runs: says so and ends the process, but not where nobody ever comes back to it (a forked child, the
+// process's end).
+RINGLET_EXPORT void generator_destroyed_inside() noexcept;
 }  // namespace detail
 
 template <class Y, class S = void, class R = void>
@@ -96,7 +103,9 @@ class generator {
     return *this;
   }
   // What its cleanup throws is reported, not thrown.
-  ~generator() = default;
+  ~generator() {
+    if (state_ && state_->at == phase::running) detail::generator_destroyed_inside();
+  }
 
   // The next value that it yields, or nothing when it has returned. Throws what leaves the body.
   std::optional<Y> next() { return resume(); }
@@ -113,6 +122,7 @@ class generator {
   }
   // Raises the exception at the waiting yield; returns the next value yielded. One that has not begun, or is over, throws it here.
   std::optional<Y> throw_into(std::exception_ptr exception) {
+    if (!exception) detail::throw_no_exception("generator::throw_into");
     check_not_running();
     if (state_->at == phase::unstarted) give_up();
     if (state_->at == phase::over) std::rethrow_exception(exception);
@@ -154,6 +164,7 @@ class generator {
     state& s = *static_cast<state*>(tag);
     s.yielded.emplace(std::move(value));
     s.at = phase::suspended;
+    if (detail::has_scopes_on_this_stack()) s.bound_to = ringlet::current();
     greenlet::current().parent().switch_to();
     s.at = phase::running;
     if (s.thrown_in) std::rethrow_exception(std::exchange(s.thrown_in, nullptr));
@@ -246,11 +257,19 @@ class generator {
   std::optional<Y> resume() {
     check_not_running();
     if (state_->at == phase::over) return {};
+    if (!state_->bound_to.empty()) unbind();
     // It yields and ends to whoever resumes it.
     if (greenlet here = greenlet::current(); !(greenlet_.parent() == here)) greenlet_.set_parent(here);
+    state& s = *state_;  // this may be moved from meanwhile
     greenlet_.switch_to();
-    if (state_->failed) std::rethrow_exception(std::exchange(state_->failed, nullptr));
-    return std::exchange(state_->yielded, std::nullopt);
+    if (s.failed) std::rethrow_exception(std::exchange(s.failed, nullptr));
+    return std::exchange(s.yielded, std::nullopt);
+  }
+  void unbind() {
+    if (state_->bound_to != ringlet::current())
+      throw generator_error("ringlet: a generator is resumed by another fiber than '" + state_->bound_to.name() +
+                            "', in which its body has a timeout or kill shield open. Cure: close it before the yield, or resume it there.");
+    state_->bound_to = any_fiber();
   }
   void give_up() {
     greenlet_ = greenlet();

@@ -76,6 +76,7 @@ RINGLET_EXPORT weak_block* greenlet_weak(greenlet_state*);
 RINGLET_EXPORT greenlet_state* greenlet_weak_lock(weak_block*) noexcept;
 RINGLET_EXPORT void* greenlet_tag() noexcept;
 RINGLET_EXPORT void greenlet_set_tag(void*) noexcept;
+[[noreturn]] RINGLET_EXPORT void throw_no_exception(const char* what);
 [[noreturn]] RINGLET_EXPORT void greenlet_unexpected(const packet& came, const std::type_info& wanted);
 
 template <class T>
@@ -225,9 +226,10 @@ class RINGLET_EXPORT greenlet {
   }
 
   // Throws into this greenlet where it waits; one that never ran dies of it, and a dead one's parent gets it.
-  // greenlet_exit that ends a greenlet arrives at the parent as a value.
+  // greenlet_exit that ends a greenlet arrives at the parent as a value. std::invalid_argument for a null exception_ptr.
   template <class R = void>
   R throw_into(std::exception_ptr exception) const {
+    if (!exception) detail::throw_no_exception("greenlet::throw_into");
     detail::packet p{nullptr, nullptr, std::move(exception), false};
     detail::greenlet_exchange(state_, p);
     return detail::take<R>(p);

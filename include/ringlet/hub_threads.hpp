@@ -81,8 +81,8 @@ class RINGLET_EXPORT hub_threads {
   // Waits until no hub has a fiber left (one after the other, so others should not go on spawning meanwhile). False: the
   // deadline passed first. std::logic_error on a fiber of one of these hubs: it would wait for itself.
   bool join(deadline until = never);
-  // Lets no more in, kills all fibers of all hubs, waits for their end and the hubs'; the threads end right after (their
-  // thread_locals perhaps later than this returns). False: the deadline passed first; they go on ending. May be called again. std::logic_error on one of these hubs.
+  // Lets no more in, kills all fibers of all hubs, waits for their end, the hubs' and the threads', whose thread_locals are
+  // gone then. False: the deadline passed first; they go on ending. May be called again. std::logic_error on one of these hubs.
   bool shutdown(deadline until = never);
 
  private:

@@ -53,7 +53,8 @@ struct RINGLET_EXPORT failed_to_switch : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Looks whether its fiber lets the others run, from its making to finish() (or its end, which says nothing).
+// Looks whether its fiber lets the others run, from its making to finish() (or its end, which says nothing). Several may look at
+// once. It is a tracer: none may be set, nor set back, while it looks.
 class RINGLET_EXPORT switch_check {
  public:
   switch_check();
@@ -67,7 +68,7 @@ class RINGLET_EXPORT switch_check {
 
  private:
   struct state;
-  std::shared_ptr<state> state_;
+  std::unique_ptr<state> state_;
 };
 
 // f(), which must switch, and not keep the thread for longer than `most` at once; else failed_to_switch is thrown after it.

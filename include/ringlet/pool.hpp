@@ -25,6 +25,7 @@
 #include <ringlet/deadline.hpp>
 #include <ringlet/fiber.hpp>
 #include <ringlet/mapping.hpp>
+#include <ringlet/timeout.hpp>
 
 namespace ringlet {
 
@@ -69,7 +70,7 @@ class RINGLET_EXPORT group {
   std::vector<any_fiber> members() const;
 
   // Waits until it is empty once. False: the deadline passed first. raise_error: then throws the error of the first member
-  // that failed meanwhile.
+  // that failed meanwhile; those of the others stay unseen, and are reported.
   bool join(deadline until = never, bool raise_error = false);
   // Kills each member once, also those that come while it waits, and waits until none is left. False: the deadline
   // passed first. A member that calls it is killed last, here.
@@ -148,7 +149,11 @@ class RINGLET_EXPORT group {
       }
       try {
         call();
-      } catch (const std::exception&) {
+      } catch (const greenlet_exit&) {  // ours: this fiber is killed
+        throw;
+      } catch (const timeout_expired&) {  // ours, most likely
+        throw;
+      } catch (...) {
         place.finish(std::current_exception());
       }
     }

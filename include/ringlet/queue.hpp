@@ -3,6 +3,9 @@
 // (priority_queue). Usable from fibers of any hub and from plain threads; put and get with deadline::passed(), and so
 // try_put and try_get, also where nothing may wait.
 //
+// Items are copied and compared under the queue's lock, where nothing may wait: that is a std::logic_error. (For items' move
+// constructors and destructors, too; they are not watched.)
+//
 // An item goes from put to get exactly once: a getter or putter whose wait ends by deadline, kill or timeout takes nothing
 // with it and leaves its item with the caller. Waiting getters and putters are served in the order they came; an item
 // for one who waits is handed over at once, so nobody can snatch it.
@@ -43,6 +46,20 @@ namespace detail {
 [[noreturn]] RINGLET_EXPORT void throw_shut_down(const char* what);
 [[noreturn]] RINGLET_EXPORT void throw_too_many_done();
 RINGLET_EXPORT std::size_t checked_capacity(std::size_t);
+
+// While it lives an item's own code runs, under a queue's lock: to wait there is an error (std::logic_error).
+class RINGLET_EXPORT item_code {
+ public:
+  item_code() noexcept;
+  ~item_code();
+  item_code(const item_code&) = delete;
+
+ private:
+  fiber_state* running_;
+};
+struct no_item_code {};
+template <bool runs_some>
+using item_code_if = std::conditional_t<runs_some, item_code, no_item_code>;
 }  // namespace detail
 
 template <class T, class Order = fifo>
@@ -92,6 +109,7 @@ class queue {
     std::optional<T> seen;
     std::unique_lock hold(lock_);
     if (!store_.empty()) {
+      [[maybe_unused]] copying here;
       seen.emplace(store_.top());
       return seen;
     }
@@ -208,6 +226,8 @@ class queue {
   std::default_sentinel_t end() const noexcept { return {}; }
 
  private:
+  using copying = detail::item_code_if<!std::is_trivially_copy_constructible_v<T>>;
+  using comparing = detail::item_code_if<Order::template compares<T>>;
   enum class ending { taken, late, shut };
   // What those who wait give their list.
   struct getter {
@@ -226,6 +246,7 @@ class queue {
   ending take(std::optional<T>& taken, deadline until) {
     std::unique_lock hold(lock_);
     if (!store_.empty()) {
+      [[maybe_unused]] comparing here;
       taken.emplace(store_.pop());
       if (!putters_.empty()) admit_putters();
       return ending::taken;
@@ -245,6 +266,7 @@ class queue {
       return true;
     }
     if (store_.size() < room_) {
+      [[maybe_unused]] comparing here;
       store_.push(item);
       ++unfinished_;
       listeners_.tell_all();
@@ -270,6 +292,7 @@ class queue {
       }
       if constexpr (std::copy_constructible<T>) {
         try {
+          [[maybe_unused]] copying here;
           first->slot->emplace(std::as_const(item));
         } catch (...) {
           static_cast<peeker*>(first)->failed = std::current_exception();
@@ -286,6 +309,7 @@ class queue {
       auto* first = static_cast<putter*>(putters_.first_gift());
       if (!first) return;
       try {
+        [[maybe_unused]] comparing here;
         store_.push(*first->item);
         first->taken = true;
         ++unfinished_;

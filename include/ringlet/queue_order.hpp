@@ -1,6 +1,6 @@
 #pragma once
 // In which order a queue gives its items back: fifo, lifo, or by priority. A queue's second parameter; its `store<T>` holds
-// the items under the queue's lock.
+// the items under the queue's lock, and `compares<T>` says whether it runs a program's code there to order them.
 //
 // Always true: an operation of a store that throws (no memory, a comparison that fails) has changed nothing, and an item
 // that could not be put in is still the caller's.
@@ -18,6 +18,8 @@ namespace ringlet {
 
 // First in, first out.
 struct fifo {
+  template <class T>
+  static constexpr bool compares = false;
   // A ring that grows by doubling and allocates nothing while its size goes up and down.
   template <class T>
   class store {
@@ -78,6 +80,8 @@ struct fifo {
 // Last in, first out.
 struct lifo {
   template <class T>
+  static constexpr bool compares = false;
+  template <class T>
   class store {
    public:
     bool empty() const noexcept { return items_.empty(); }
@@ -100,10 +104,14 @@ struct lifo {
 template <class Before = std::less<>>
 struct by_priority {
   Before before{};
+  template <class T>
+  static constexpr bool compares = !std::is_scalar_v<T> || !(std::is_same_v<Before, std::less<>> || std::is_same_v<Before, std::greater<>> ||
+                                                             std::is_same_v<Before, std::less<T>> || std::is_same_v<Before, std::greater<T>>);
 
   // A heap that looks where an item belongs before it moves any: Before may throw.
   template <class T>
   class store {
+    static_assert(std::is_nothrow_move_constructible_v<T>, "an item that may throw when moved could get lost in a queue");
     static_assert(std::is_invocable_r_v<bool, const Before&, const T&, const T&>,
                   "ringlet::priority_queue<T, Before>: Before must be callable as bool(const T&, const T&)");
 
@@ -120,7 +128,11 @@ struct by_priority {
       // It is the youngest, so it passes only those it really comes before.
       while (place > 0 && before_(std::as_const(item), std::as_const(heap_[parent(place)].item))) place = parent(place);
       heap_.push_back({std::move(item), next_number_++});
-      for (std::size_t i = heap_.size() - 1; i != place; i = parent(i)) std::swap(heap_[i], heap_[parent(i)]);
+      if (std::size_t i = heap_.size() - 1; i != place) {
+        entry youngest(std::move(heap_[i]));
+        for (; i != place; i = parent(i)) put_at(i, heap_[parent(i)]);
+        put_at(place, youngest);
+      }
     }
     T pop() {
       // The way that the last one, put in the first one's place, sinks.
@@ -136,10 +148,10 @@ struct by_priority {
       if (count > 0) {
         at = 0;
         for (std::size_t i = 0; i < steps; ++i) {
-          heap_[at] = std::move(heap_[way[i]]);
+          put_at(at, heap_[way[i]]);
           at = way[i];
         }
-        heap_[at] = std::move(heap_[count]);
+        put_at(at, heap_[count]);
       }
       heap_.pop_back();
       return item;
@@ -151,6 +163,11 @@ struct by_priority {
       T item;
       std::uint64_t number;
     };
+    // By its move constructor, which cannot throw; its assignment could, or be missing.
+    void put_at(std::size_t place, entry& from) noexcept {
+      std::destroy_at(&heap_[place]);
+      std::construct_at(&heap_[place], std::move(from));
+    }
     static std::size_t parent(std::size_t i) noexcept { return (i - 1) / 2; }
     bool comes_before(const entry& a, const entry& b) const {
       if (before_(a.item, b.item)) return true;

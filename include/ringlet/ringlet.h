@@ -7,12 +7,14 @@
  *   ringlet_fiber_release(f);
  *
  * Results are 0 or more, or a negative errno; nothing is thrown through a C frame:
- *   -ECANCELED  the caller was killed, or a timeout around it ran out: clean up and return
+ *   -ECANCELED  the caller was killed (for whatever reason), or a timeout around it ran out: clean up and return
  *   -ETIMEDOUT  the deadline passed
  *   -EPERM      it belongs to another thread, or to the hub
  *   -EDEADLK    nothing is left that could end the wait
  *   -EINVAL     a null handle, a wait for oneself, a parent that would make a cycle
  *   -ENOMEM     no stack or memory
+ *   -EMFILE, -ENFILE  no file descriptor for the thread's hub; -ENOTSUP: RINGLET_ENGINE asks for one that cannot be had
+ *   others      what a std::system_error had that was thrown into the caller
  * Durations are nanoseconds from now; negative: for ever. Handles are counted: one that is given out is released once.
  * Everything is of the calling thread unless it says otherwise. In full: fiber.hpp and greenlet.hpp. */
 #ifndef RINGLET_H

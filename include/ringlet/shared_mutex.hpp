@@ -18,7 +18,7 @@ class RINGLET_EXPORT shared_mutex : public detail::timed_lockable<shared_mutex> 
   // To write. The owner is the fiber: lock by it, and unlock by another, throw std::logic_error.
   void lock();
   bool lock_until(deadline until);
-  bool try_lock() noexcept;
+  bool try_lock();
   void unlock();
 
   // To read. unlock_shared without any reader throws std::logic_error; by whom it is called is not checked.

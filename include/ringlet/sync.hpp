@@ -2,6 +2,14 @@
 // Waiting for each other: event, semaphores, mutexes, condition. All are first come, first served; all may be used by fibers
 // of any hub and by plain threads (a thread that waits gets a hub). A wait that ends by kill or timeout throws, and
 // takes nothing with it.
+//
+// One rule for these and for queues, channels, barriers, results and joins: what is there is taken. A call that can be served at
+// once is served, even to a fiber that was killed, or whose timeout has run out, a moment ago; the first call that has to wait
+// tells it, before it begins to. (sleep, yield and condition::wait always wait. I/O always tells.) So a fiber that never has to
+// wait cannot be killed: a long loop yields now and then.
+//
+// None of these may be used in a signal handler, which may have interrupted the holder of the very lock that it would wait for.
+// There, write(2) to an eventfd or a pipe that a fiber reads; with hooks, sem_post(3) wakes a fiber in sem_wait(3).
 
 #include <atomic>
 #include <chrono>
@@ -52,6 +60,12 @@ class RINGLET_EXPORT wait_list {
   // Parks until woken (true) or the deadline (false); comes back without the lock. Throws when interrupted. `what` and
   // `whom` name the wait in reports; `gift` is what the waker is to see.
   bool wait(wait_lock& held, deadline until, const char* what, const void* whom, void* gift = nullptr, bool interruptible = true);
+  // What who gives up, by its deadline (late) or otherwise, does to the owner at once: when it runs again that may be gone.
+  struct giving_up {
+    bool (*may)(void* gift, bool late) noexcept;  // false: it stays, and its deadline no longer counts; only where late
+    void (*done)(void* gift) noexcept;            // out of the list; both under the lock
+  };
+  bool wait(wait_lock& held, deadline until, const char* what, const void* whom, void* gift, const giving_up& how);
   // Unlinks the first waiter and readies it; false if there is none.
   bool wake_one() noexcept;
   std::size_t wake_all() noexcept;
@@ -168,12 +182,13 @@ concept condition_lock_holder = requires(Holder& h) {
 }  // namespace detail
 
 // Not recursive; the owner is the fiber. Meets TimedLockable and so works with std::unique_lock. lock by the owner and
-// unlock by another throw std::logic_error.
+// unlock by another throw std::logic_error; the first call of a thread throws what keeps it from having a hub (no fds, no
+// memory). One whose owner has ended stays locked for ever, and a fiber that is later made in the owner's place is taken for it.
 class RINGLET_EXPORT mutex : public detail::timed_lockable<mutex> {
  public:
   void lock();
   bool lock_until(deadline until);
-  bool try_lock() noexcept;
+  bool try_lock();
   void unlock();
   // For condition: gives it up however deep it is held, and takes it again, which nothing can interrupt.
   std::size_t unlock_all();
@@ -190,7 +205,7 @@ class RINGLET_EXPORT recursive_mutex : public detail::timed_lockable<recursive_m
  public:
   void lock();
   bool lock_until(deadline until);
-  bool try_lock() noexcept;
+  bool try_lock();
   void unlock();
   std::size_t unlock_all();
   void lock_again(std::size_t depth);

@@ -7,7 +7,8 @@
 //
 // Threads are made when work waits and none is idle, at most `size` of them, and leave when they have been idle for a while.
 // On them, libc's calls block as they do anywhere (hooks leave helpers alone); what is waited for by ringlet's own calls waits
-// on a hub that the helper gets. A running call cannot be killed. Any thread, of any hub or none, may use a pool;
+// on a hub that the helper gets. Fibers that work leaves behind there run to their end (daemons only while there is other work),
+// while another helper takes its place; the pool's join waits for them, its destructor kills them. A running call cannot be killed. Any thread, of any hub or none, may use a pool;
 // each pool has its own threads, so its work keeps nobody else's waiting. Semantics: gevent.threadpool.
 
 #include <chrono>

@@ -24,7 +24,7 @@ class RINGLET_EXPORT timer {
 
   // True: f has not been called and will not be (asked again: still true). False: it has begun.
   bool cancel() noexcept;
-  // Waits until f has returned or the timer was cancelled: true; false when the deadline passed first.
+  // Waits until f has returned or the timer was cancelled: true; false when the deadline passed first. std::logic_error in f.
   bool join(deadline until = never) const;
   bool finished() const noexcept;
   bool cancelled() const noexcept;

@@ -58,15 +58,14 @@ class RINGLET_EXPORT listener_list {
   void tell_all() noexcept {
     if (first_) tell_those();
   }
-  bool empty() const noexcept { return first_ == nullptr; }
-  // After fork, in the child: those who listened are the parent's.
-  void forget_all() noexcept { first_ = last_ = nullptr; }
+  bool empty() const noexcept { return first_ == nullptr; }  // but for those that a fork has left here
 
  private:
   void tell_those() noexcept;
   void check_none_left() noexcept;
   listener* first_ = nullptr;
   listener* last_ = nullptr;
+  unsigned generation_ = 0;  // of the process whose listeners these are
 };
 
 template <class T>

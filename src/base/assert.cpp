@@ -15,4 +15,11 @@ void assertion_failed(const char* expression, const char* message, const char* f
   std::abort();
 }
 
+void misused(const char* message) noexcept {
+  char text[512];
+  int n = std::snprintf(text, sizeof text, "ringlet: misused: %s\n", message);
+  sys::call(SYS_write, 2, text, n < int(sizeof text) ? n : int(sizeof text) - 1);
+  std::abort();
+}
+
 }  // namespace ringlet::base

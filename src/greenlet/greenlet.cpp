@@ -163,6 +163,10 @@ void greenlet_exchange(greenlet_state* target, packet& p) {
   if (__builtin_expect(bool(p.exception), 0)) std::rethrow_exception(std::exchange(p.exception, nullptr));
 }
 
+void throw_no_exception(const char* what) {
+  throw std::invalid_argument(std::string("ringlet: ") + what + " is given a null exception_ptr: there is nothing to throw");
+}
+
 void greenlet_unexpected(const packet& came, const std::type_info& wanted) {
   throw greenlet_error("ringlet: a greenlet expected " + demangled(wanted.name()) + " from a switch and got " +
                        (came.exit ? "greenlet_exit (the other one was killed)"

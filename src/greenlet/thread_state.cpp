@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/sys.hpp"
+#include "base/thread_end.hpp"
 #include "greenlet/greenlet.hpp"
 
 namespace ringlet::detail {
@@ -14,24 +15,21 @@ namespace ringlet::detail {
 namespace {
 thread_local thread_state* state = nullptr;
 
-struct at_thread_end {
-  ~at_thread_end() {
-    if (!state || sys::call(SYS_gettid) == ::getpid()) return;
-    thread_state* ending = state;
-    drop_tracer(*ending);
-    ending->tidy();
-    end_living(*ending);
-    // From here on the others bury what is ours, each for himself: stacks only come back, lists are empty.
-    ending->stacks->stop_reuse();
-    ending->exited.store(true, std::memory_order_seq_cst);
-    bury_dropped(*ending);
-    context::leave_thread_stack(ending->main.where);
-    state = nullptr;
-    context::stack_pool::retire(ending->stacks);
-    drop_thread_state(*ending);
-  }
-};
-thread_local at_thread_end sentinel;
+void at_thread_end(void*) noexcept {
+  if (!state || sys::call(SYS_gettid) == ::getpid()) return;
+  thread_state* ending = state;
+  drop_tracer(*ending);
+  ending->tidy();
+  end_living(*ending);
+  // From here on the others bury what is ours, each for himself: stacks only come back, lists are empty.
+  ending->stacks->stop_reuse();
+  ending->exited.store(true, std::memory_order_seq_cst);
+  bury_dropped(*ending);
+  context::leave_thread_stack(ending->main.where);
+  state = nullptr;
+  context::stack_pool::retire(ending->stacks);
+  drop_thread_state(*ending);
+}
 }  // namespace
 
 thread_state* thread_state::here_or_null() noexcept { return state; }
@@ -50,7 +48,7 @@ thread_state& thread_state::here() {
   context::adopt_thread_stack(made->main.where);
   made->current = made->base = &made->main;
   state = made;
-  (void)&sentinel;  // registers the end
+  base::at_thread_end(&at_thread_end, nullptr);
   return *made;
 }
 

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -17,6 +18,7 @@ namespace ringlet::detail {
 
 namespace {
 constexpr auto silence_before_a_look = std::chrono::milliseconds(5);
+constexpr auto longest_silence = std::chrono::seconds(5);
 
 // The kernel lists its io_uring workers among our threads, for seconds after their work is done (PF_IO_WORKER in
 // /proc/PID/stat).
@@ -59,17 +61,20 @@ void hub_state::wait_for_anything() {
   if (expected) return engine->wait(timers.earliest());
   if (switches != switches_at_silence) {
     switches_at_silence = switches;
-    return engine->wait(engine->now() + silence_before_a_look);
+    next_silence = silence_before_a_look;
+  } else if (!look_for_deadlock()) {
+    return engine->wait(ready_count > 0 ? clock::time_point::min() : clock::time_point::max());
   }
-  look_for_deadlock();
-  engine->wait(ready_count > 0 ? clock::time_point::min() : clock::time_point::max());
+  // A thread that could wake us ends without a word: it is looked for again, ever more seldom. (Simulated time would not wait.)
+  const auto silence = std::exchange(next_silence, std::min<clock::duration>(next_silence * 4, longest_silence));
+  engine->wait(silence > silence_before_a_look && engine->name() == "simulated" ? clock::time_point::max() : engine->now() + silence);
 }
 
-// Nobody is ready; can anybody ever be? If surely not, the main fiber is told; where it cannot be told, stderr is.
-void hub_state::look_for_deadlock() {
-  if (foreign_threads_exist()) return;
+// Nobody is ready; can anybody ever be? If surely not (false), the main fiber is told; where it cannot be told, stderr is.
+bool hub_state::look_for_deadlock() {
+  if (foreign_threads_exist()) return true;
   // The last of them may have sent us something and ended since we looked.
-  if (inbox.load(std::memory_order_acquire)) return;
+  if (inbox.load(std::memory_order_acquire)) return true;
   waiter* w = chief->waiting;
   std::string text = "ringlet: deadlock: this operation would block forever. Nothing is left that could wake the main fiber: no "
                      "timer, no I/O, no other thread. Likely cause: everybody waits for an event, lock, queue or fiber that "
@@ -82,6 +87,7 @@ void hub_state::look_for_deadlock() {
     deadlock_reported = true;
     std::fputs(text.c_str(), stderr);
   }
+  return false;
 }
 
 }  // namespace ringlet::detail

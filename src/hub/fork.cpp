@@ -55,7 +55,6 @@ void hub_state::after_fork_in_child() {
   ready_count = 0;
   fibers.forget_all();
   fiber_count = daemon_count = 0;
-  idle.forget_all();
   silent_threads.store(0, std::memory_order_relaxed);
   timers.forget_all();
   inbox.store(nullptr, std::memory_order_relaxed);
@@ -77,7 +76,6 @@ void hub_state::after_fork_in_child() {
   }
   if (running) {
     running->generation = fork_generation.load(std::memory_order_relaxed);
-    running->listeners.forget_all();
     delete std::exchange(running->links, nullptr);
   }
   senders.store(0, std::memory_order_relaxed);

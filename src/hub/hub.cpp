@@ -9,6 +9,7 @@
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
+#include "base/thread_end.hpp"
 #include "hub/debug.hpp"
 #include "hub/fork.hpp"
 #include "hub/timeout.hpp"
@@ -25,15 +26,14 @@ constexpr std::size_t hub_stack_bytes = 256 * 1024;
 
 thread_local hub_state* hub_of_thread = nullptr;
 
-struct at_thread_end {
-  ~at_thread_end() {
-    if (sys::call(SYS_gettid) == ::getpid())
-      process_ends.store(true, std::memory_order_relaxed);  // before the first static is destroyed (exit(3))
-    else if (hub_of_thread)
-      delete hub_of_thread;
-  }
-};
-thread_local at_thread_end sentinel;
+// Asked for with each hub, not by a thread_local of our own: a program's thread_local that is destroyed after ours may still make
+// one.
+void at_thread_end(void*) noexcept {
+  if (sys::call(SYS_gettid) == ::getpid())
+    process_ends.store(true, std::memory_order_relaxed);  // before the first static is destroyed (exit(3))
+  else if (hub_of_thread)
+    delete hub_of_thread;
+}
 
 struct wait_timer : loop::timer {
   waiter* who;
@@ -71,7 +71,7 @@ hub_state& hub_state::make_here(loop::engine_choice choice) {
   RINGLET_ASSERT(!hub_of_thread, "a thread is given a second hub");
   thread_state& t = thread_state::here();  // first, so that it goes last
   hub_of_thread = new hub_state(t, std::move(choice));
-  (void)&sentinel;
+  base::at_thread_end(&at_thread_end, nullptr);
   return *hub_of_thread;
 }
 
@@ -120,6 +120,7 @@ hub_state::~hub_state() {
   if (running == &main_fiber && main_fiber.extras) drop_locals(main_fiber);
   leave_handle(*this);  // what ended just now may have asked for one
   // Those that resisted leave what they wait on; nobody may find them there.
+  ends = true;
   fibers.for_each([](fiber_state& f) {
     if (f.waiting && f.waiting->withdraw) f.waiting->withdraw(*f.waiting);
   });
@@ -451,6 +452,7 @@ void hub_state::finish_unstarted(fiber_state& f, std::exception_ptr reason) {
   }
   f.phase = greenlet_phase::dead;
   conclude(f);
+  if (f.work) f.work->forget();
   greenlet_release(&f);
 }
 

@@ -147,10 +147,13 @@ struct RINGLET_SHOWN hub_state {
   std::function<void(const hub::failure&)> on_error;  // of what nobody else sees; empty: stderr
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   std::uint64_t switches_at_silence = ~std::uint64_t(0);  // nothing has run since the hub last slept in vain
+  clock::duration next_silence{};
   bool deadlock_reported = false;
   bool never_in_deadlock = false;  // threads are fibers: a program that waits for ever may wait for a signal or a process
   void (*hands_out_signals)(hub_state&) = nullptr;  // instead of telling the main fiber: threads are fibers, each has a mask
+  bool in_item_code = false;
   bool main_gone = false;  // in a child that another fiber than the main one has forked
+  bool ends = false;       // its thread does
   bool forked = false;     // true while a forked child lets go of what its parent had
   int exit_status = 0;     // of such a child: 1 if the fiber that forked has failed
   int process = 0;
@@ -169,7 +172,7 @@ struct RINGLET_SHOWN hub_state {
   static void show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) noexcept;
   // For tests: gives this thread, which has none, a hub on this engine.
   static hub_state& make_here(loop::engine_choice);
-  // On a fiber, not on the hub's own stack: parking is possible.
+  // On a fiber, not on the hub's own stack: parking is possible. (Nor in an item's own code, see item_code.)
   bool can_park() const noexcept { return running != nullptr; }
 
   // Parks the running fiber. The waiter has been put where it will be found; it is taken out again when the deadline
@@ -229,7 +232,7 @@ struct RINGLET_SHOWN hub_state {
   [[noreturn]] void switch_to_next_for_good();
   void unwind_dropped() noexcept;
   void wait_for_anything();
-  void look_for_deadlock();
+  bool look_for_deadlock();
   void tell_of_signal();
   void conclude(fiber_state&);
   void trace();

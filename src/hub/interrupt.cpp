@@ -43,10 +43,15 @@ void hub_state::interrupt(fiber_state& f) {
 }
 
 void require_can_park(const char* what) {
-  if (!hub_state::here().can_park())
+  hub_state& hub = hub_state::here();
+  if (hub.can_park()) return;
+  if (hub.in_item_code)
     throw std::logic_error(std::string("ringlet: ") + what +
-                           " would block inside the hub itself (a callback runs there); only fibers may wait. Cure: spawn a "
-                           "fiber from the callback and wait there.");
+                           " would block in an item's own code (its copy constructor, or a comparison of priorities), which a queue "
+                           "calls with its lock held. Cure: do there nothing that waits.");
+  throw std::logic_error(std::string("ringlet: ") + what +
+                         " would block inside the hub itself (a callback runs there); only fibers may wait. Cure: spawn a "
+                         "fiber from the callback and wait there.");
 }
 
 }  // namespace ringlet::detail

@@ -1,6 +1,7 @@
 // Who wants to know that something has become ready.
 //
-// In a forked child the listeners of fibers that the child does not have are still in the lists; they are passed over.
+// A forked child has none of those who listened in its parent: a list of the parent's counts as empty there. Who waits in the
+// fiber that forked, and so lives on in both, asks again (iwait does).
 
 #include <ringlet/wait.hpp>
 
@@ -10,12 +11,17 @@
 namespace ringlet::detail {
 
 namespace {
-bool is_ghost(const listener& l) noexcept { return l.generation != fork_generation.load(std::memory_order_relaxed); }
+unsigned this_process() noexcept { return fork_generation.load(std::memory_order_relaxed); }
 }  // namespace
 
 void listener_list::add(listener& l) noexcept {
-  RINGLET_ASSERT(!l.linked, "a listener is put into a second list");
-  l.generation = fork_generation.load(std::memory_order_relaxed);
+  const unsigned now = this_process();
+  RINGLET_ASSERT(!l.linked || l.generation != now, "a listener is put into a second list");
+  if (generation_ != now) {
+    generation_ = now;
+    first_ = last_ = nullptr;
+  }
+  l.generation = now;
   l.before = last_;
   l.after = nullptr;
   l.linked = true;
@@ -27,7 +33,7 @@ void listener_list::add(listener& l) noexcept {
 }
 
 void listener_list::remove(listener& l) noexcept {
-  if (!l.linked) return;
+  if (!std::exchange(l.linked, false) || l.generation != this_process()) return;
   if (l.before)
     l.before->after = l.after;
   else
@@ -36,21 +42,24 @@ void listener_list::remove(listener& l) noexcept {
     l.after->before = l.before;
   else
     last_ = l.before;
-  l.linked = false;
 }
 
 void listener_list::tell_those() noexcept {
+  if (generation_ != this_process()) {
+    first_ = last_ = nullptr;
+    return;
+  }
   while (listener* l = first_) {
     first_ = l->after;
     (first_ ? first_->before : last_) = nullptr;
     l->linked = false;
-    if (!is_ghost(*l)) l->told(*l);
+    l->told(*l);
   }
 }
 
 void listener_list::check_none_left() noexcept {
   if (process_ends.load(std::memory_order_relaxed)) return;
-  for (listener* l = first_; l; l = l->after) RINGLET_ASSERT(is_ghost(*l), "something is destroyed while a wait still listens to it");
+  RINGLET_REQUIRE(generation_ != this_process(), "something is destroyed while a wait still listens to it");
 }
 
 }  // namespace ringlet::detail

@@ -273,17 +273,47 @@ std::size_t blocking_monitor::reports() const noexcept { return state_->count.lo
 
 // --- switch_check ----------------------------------------------------------------------------------------------------
 
-// A tracer, and so costs nothing while nobody checks. It goes on to tell the one before.
+// One tracer for all checks of a thread, and so nothing while nobody checks. It goes on to tell the one before, and leaves with
+// the last check, unless somebody has set another meanwhile.
 struct switch_check::state {
+  struct everybody {
+    std::vector<state*> all;
+    tracer before;
+  };
+  struct telling {
+    std::shared_ptr<everybody> whom;
+    void operator()(const trace_event& e) const {
+      for (state* s : whom->all) s->note();
+      if (whom->before) whom->before(e);
+    }
+  };
   any_fiber fiber = current();
   clock::time_point resumed = real_now();
   std::size_t switches = 0;
   clock::duration longest{};
-  tracer before;
-  bool over = false;
+  std::shared_ptr<everybody> among;
 
-  void note(const trace_event& e) {
-    if (over) return;
+  state() {
+    tracer now = get_trace();
+    if (const auto* ours = now.target<telling>()) {
+      among = ours->whom;
+    } else {
+      among = std::make_shared<everybody>();
+      among->before = std::move(now);
+      set_trace(telling{among});
+    }
+    among->all.push_back(this);
+  }
+  ~state() { end(); }
+  void end() {
+    if (!among) return;
+    std::erase(among->all, this);
+    if (among->all.empty())
+      if (const tracer now = get_trace(); now.target<telling>() && now.target<telling>()->whom == among) set_trace(among->before);
+    among.reset();
+  }
+
+  void note() {
     if (current_id() == fiber.id()) {
       if (away) resumed = real_now();
       away = false;
@@ -292,7 +322,6 @@ struct switch_check::state {
       ++switches;
       longest = std::max(longest, clock::duration(real_now() - resumed));
     }
-    if (before) before(e);
   }
   static std::uint64_t current_id() {
     const auto* f = static_cast<const detail::fiber_state*>(hub::running_fiber());
@@ -301,19 +330,14 @@ struct switch_check::state {
   bool away = false;
 };
 
-switch_check::switch_check() : state_(std::make_shared<state>()) {
-  state_->before = get_trace();
-  set_trace([s = state_](const trace_event& e) { s->note(e); });
-}
-switch_check::~switch_check() {
-  if (!std::exchange(state_->over, true)) set_trace(state_->before);
-}
+switch_check::switch_check() : state_(std::make_unique<state>()) {}
+switch_check::~switch_check() = default;
 std::size_t switch_check::switches() const noexcept { return state_->switches; }
 clock::duration switch_check::longest() const noexcept { return std::max(state_->longest, clock::duration(real_now() - state_->resumed)); }
 
 void switch_check::finish(clock::duration most) {
   const clock::duration longest_run = longest();
-  if (!std::exchange(state_->over, true)) set_trace(state_->before);
+  state_->end();
   auto ms = [](clock::duration d) { return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(d).count()) + " ms"; };
   if (state_->switches == 0)
     throw failed_to_switch("ringlet: fiber '" + state_->fiber.name() + "' has not let others run at all. Cure: it must wait, sleep or yield.");

@@ -1,10 +1,30 @@
 #include "hub/timeout.hpp"
 
+#include <ringlet/generator.hpp>
+
 #include <atomic>
 #include <new>
 #include <stdexcept>
 
 #include "base/assert.hpp"
+
+namespace ringlet::detail {
+
+bool has_scopes_on_this_stack() noexcept {
+  const hub_state* hub = hub_state::here_or_null();
+  if (!hub || !hub->running || !hub->running->scopes) return false;
+  const greenlet_state& here = *hub->thread.current;
+  for (const timeout_scope* s = hub->running->scopes; s; s = s->outer)
+    if (reinterpret_cast<const char*>(s) >= here.memory.base && reinterpret_cast<const char*>(s) < here.memory.base + here.memory.stride) return true;
+  return false;
+}
+
+void generator_destroyed_inside() noexcept {
+  RINGLET_REQUIRE(fork_generation.load(std::memory_order_relaxed) != 0 || process_ends.load(std::memory_order_relaxed),
+                  "a generator is destroyed while it runs: a fiber waits inside it, or it destroys itself. Cure: kill or join that fiber first.");
+}
+
+}  // namespace ringlet::detail
 
 namespace ringlet {
 

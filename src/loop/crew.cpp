@@ -180,6 +180,18 @@ std::size_t crew::queued() noexcept {
   return n;
 }
 
+void crew::step_aside() noexcept {
+  enter();
+  --threads_;
+  make_threads();
+}
+
+void crew::step_back() noexcept {
+  enter();
+  ++threads_;
+  leave_lock();
+}
+
 void crew::disband() noexcept {
   enter();
   RINGLET_ASSERT(!first_, "a crew with work is disbanded");

@@ -44,8 +44,11 @@ class crew {
   unsigned limit() noexcept;
   std::size_t threads() noexcept;
   std::size_t queued() noexcept;
+  // On one of its threads, in a job: until step_back it does something else, and another may be made in its stead.
+  void step_aside() noexcept;
+  void step_back() noexcept;
   // It has no user any more: it is deleted when its last thread, which finds no more work, has left. Only one made by new,
-  // with nothing queued.
+  // with nothing queued and nobody aside.
   void disband() noexcept;
 
  private:

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <system_error>
 
 #include "base/sys.hpp"
 #include "loop/offload.hpp"
@@ -54,7 +55,7 @@ void say_once(const std::string& line) {
 }  // namespace
 
 refusal diagnose(const char* call, int error) {
-  refusal r{std::string(call) + ": " + name_of(error), "Use RINGLET_ENGINE=epoll."};
+  refusal r{std::string(call) + ": " + name_of(error), "Use RINGLET_ENGINE=epoll.", error};
   const bool filtered = seccomp_filter_is_active();
   const char* allow_in_profile =
       "Allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile (docker: --security-opt "
@@ -154,8 +155,8 @@ engine_choice make_engine() {
   if (auto made = set_up_uring_engine(refused))
     return {std::move(made), asked == "uring" ? "RINGLET_ENGINE=uring" : "io_uring works"};
   if (asked == "uring")
-    throw std::runtime_error("ringlet: RINGLET_ENGINE=uring, but io_uring is refused (" + refused.cause + "). " +
-                             refused.cure);
+    throw std::system_error(refused.error, std::generic_category(),
+                            "ringlet: RINGLET_ENGINE=uring, but io_uring is refused (" + refused.cause + "). " + refused.cure);
 
   engine_choice choice{make_epoll_engine(), refused.cause};
   say_once("ringlet: io_uring is refused (" + refused.cause +

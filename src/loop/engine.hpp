@@ -37,6 +37,8 @@ struct readiness {
   std::uint8_t armed = 0;    // bit 1 << direction: a poll of it is in the kernel
   std::uint8_t leaving = 0;  // same bits: being removed (engine's own)
   void (*notify)(readiness&, unsigned poll_events) = nullptr;
+  readiness* before = nullptr;  // the engine's own
+  readiness* after = nullptr;
   bool is_armed(direction d) const { return armed & (1u << unsigned(d)); }
 };
 

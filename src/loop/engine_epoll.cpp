@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 
 #include <atomic>
-#include <stdexcept>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -88,14 +88,20 @@ class epoll_engine final : public engine {
     if (set == 0) return;
     box_->drop();
     const refusal why = diagnose(alarm < 0 ? "eventfd" : "epoll_create1", -set);
-    throw std::runtime_error("ringlet: no epoll engine can be made (" + why.cause + ").");
+    throw std::system_error(-set, std::generic_category(), "ringlet: no epoll engine can be made (" + why.cause + "). " + why.cure);
   }
   ~epoll_engine() override;
 
   std::string_view name() const override { return "epoll"; }
   std::string describe() const override { return "epoll: edge-triggered; operations on helper threads"; }
 
-  int arm(readiness& r, direction d) override { return r.fd < 0 ? -EBADF : set_.arm(r, d); }
+  int arm(readiness& r, direction d) override {
+    if (r.fd < 0) return -EBADF;
+    const int result = set_.arm(r, d);
+    if (result >= 0 || !set_.is_lost(result)) return result;
+    begin_anew();
+    return set_.arm(r, d);
+  }
   void disarm(readiness&) override;
   void start(const operation&, completion&) override;
   void cancel(completion&) override;
@@ -110,8 +116,9 @@ class epoll_engine final : public engine {
 
  private:
   bool has_own_news() const {
-    return !cancelled_.empty() || box_->finished.load(std::memory_order_relaxed) || box_->alarm.is_pending();
+    return !cancelled_.empty() || set_.has_lost() || box_->finished.load(std::memory_order_relaxed) || box_->alarm.is_pending();
   }
+  void begin_anew();
   helper_job* take_finished();
   void deliver_operations();
   void complete(completion&, int result);
@@ -214,8 +221,10 @@ void epoll_engine::wait(clock::time_point until) {
   if (sleep || set_.watched() > 0) {
     count_entry();
     const int got = set_.wait(events_, int(std::size(events_)), sleep && !has_end ? nullptr : &left, sleep ? sleep_mask : nullptr);
-    RINGLET_ASSERT(got >= 0 || got == -EINTR, "epoll_pwait failed: somebody closed the epoll fd");
-    if (got == -EINTR) signal_seen = true;
+    if (got == -EINTR)
+      signal_seen = true;
+    else if (got < 0)
+      begin_anew();
     next_event_ = 0;
     events_end_ = got > 0 ? got : 0;
   }
@@ -224,7 +233,24 @@ void epoll_engine::wait(clock::time_point until) {
     const epoll_event e = events_[next_event_++];
     if (auto* r = static_cast<readiness*>(e.data.ptr)) r->notify(*r, e.events);
   }
+  while (readiness* r = set_.pop_lost()) r->notify(*r, POLLNVAL);
   deliver_operations();
+}
+
+// A program that closes what it has not opened has closed the set, and perhaps the eventfd; their numbers may be other files'.
+void epoll_engine::begin_anew() {
+  static std::atomic<bool> told{false};
+  if (!told.exchange(true, std::memory_order_relaxed)) {
+    static constexpr char text[] =
+        "ringlet: the file descriptors that the epoll engine waits on were closed by the program; it goes on with new ones. Likely cause: "
+        "close_range, closefrom or a loop of close over numbers that it has not opened. Cure: close only what is known to be the "
+        "program's own, or do it before ringlet is first used.\n";
+    sys::call(SYS_write, 2, text, sizeof text - 1);
+  }
+  box_->alarm.forget();
+  const int alarm = box_->alarm.open();
+  const int error = alarm < 0 ? alarm : set_.open_anew(box_->alarm);
+  RINGLET_REQUIRE(error == 0, "the epoll engine's file descriptors were closed by the program (close_range, closefrom), and new ones cannot be had");
 }
 
 epoll_engine::~epoll_engine() {

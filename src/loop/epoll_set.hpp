@@ -3,13 +3,15 @@
 // asks. Both directions of a readiness share one registration (epoll knows an fd once), so arming the second one may
 // report the first again: a spurious notification, which the interface allows.
 //
-// Always true: a registration's data is its readiness; null is the wake-up.
+// Always true: a registration's data is its readiness; null is the wake-up. What is armed is in the list of all.
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <time.h>
 
 #include <climits>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
@@ -43,15 +45,44 @@ class epoll_set {
     if (result == -EEXIST) result = control(EPOLL_CTL_MOD, r.fd, bits(wanted), &r);
     if (result == -ENOENT) result = control(EPOLL_CTL_ADD, r.fd, bits(wanted), &r);
     if (result < 0) return result;
-    if (!r.armed) ++watched_;
+    if (!r.armed) {
+      forget_lost(r);
+      ++watched_;
+      link(all_, r);
+    }
     r.armed = std::uint8_t(wanted);
     return 0;
   }
   void disarm(readiness& r) noexcept {
+    forget_lost(r);
     if (!r.armed) return;
     control(EPOLL_CTL_DEL, r.fd, 0, nullptr);  // ENOENT, EBADF: closed behind our back, and so gone from the set
-    r.armed = 0;
-    --watched_;
+    leave(r);
+  }
+
+  // The program has closed our fd, and the number is nobody's or somebody else's. (An error of a control or wait says so.)
+  bool is_lost(int error) const noexcept {
+    return error == -EINVAL || (error == -EBADF && sys::call(SYS_fcntl, fd_, F_GETFD) == -EBADF);
+  }
+  // A new set with all that was in the old one, but for those whose file was closed, too: see pop_lost. 0 or -errno.
+  int open_anew(const wakeup& w) noexcept {
+    fd_ = -1;
+    if (const int error = open(w); error < 0) return error;
+    for (readiness *r = all_, *next; r; r = next) {
+      next = r->after;
+      if (control(EPOLL_CTL_ADD, r->fd, bits(r->armed), r) == 0) continue;
+      leave(*r);
+      r->leaving = 1;
+      link(lost_, *r);
+    }
+    return 0;
+  }
+  bool has_lost() const noexcept { return lost_ != nullptr; }
+  // One that is no longer armed, and has to be told; null if there is none.
+  readiness* pop_lost() noexcept {
+    readiness* r = lost_;
+    if (r) forget_lost(*r);
+    return r;
   }
 
   // Up to `most` events; waits as long as said (null: for ever), with these signals blocked (null: the thread's). -EINTR for
@@ -78,6 +109,24 @@ class epoll_set {
   }
 
  private:
+  static void link(readiness*& list, readiness& r) noexcept {
+    r.before = nullptr;
+    r.after = list;
+    if (list) list->before = &r;
+    list = &r;
+  }
+  static void unlink(readiness*& list, readiness& r) noexcept {
+    (r.before ? r.before->after : list) = r.after;
+    if (r.after) r.after->before = r.before;
+  }
+  void leave(readiness& r) noexcept {
+    r.armed = 0;
+    --watched_;
+    unlink(all_, r);
+  }
+  void forget_lost(readiness& r) noexcept {
+    if (std::exchange(r.leaving, std::uint8_t(0))) unlink(lost_, r);
+  }
   int control(int what, int fd, std::uint32_t events, void* data) noexcept {
     epoll_event e{};
     e.events = events;
@@ -87,6 +136,8 @@ class epoll_set {
 
   int fd_ = -1;
   unsigned watched_ = 0;
+  readiness* all_ = nullptr;
+  readiness* lost_ = nullptr;
   bool has_pwait2_ = true;
 };
 

@@ -13,6 +13,7 @@ namespace ringlet::loop {
 struct refusal {
   std::string cause;  // "io_uring_setup: EPERM; a seccomp filter is active, as in Docker's default profile"
   std::string cure;   // one sentence
+  int error = 0;      // positive errno
 };
 
 refusal diagnose(const char* call, int error);  // error: positive errno

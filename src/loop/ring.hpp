@@ -211,7 +211,8 @@ inline unsigned ring::unsubmitted() {
 inline void ring::deal_with(int result) {
   switch (result) {
     default:
-      RINGLET_ASSERT(result >= 0, "io_uring_enter fails: was the ring's fd closed, or did another thread enter it?");
+      RINGLET_REQUIRE(result >= 0, "io_uring_enter fails: the ring's file descriptor was closed by the program. Likely cause: close_range, closefrom "
+                                   "or a loop of close over numbers that it has not opened. Cure: close only what is known to be the program's own.");
       break;
     case -ETIME:  // slept to the end
     case -EINTR:  // the caller looks what is next

@@ -22,21 +22,23 @@ class wakeup {
   ~wakeup() { close(); }
 
   int open() noexcept {  // 0 or -errno
-    fd_ = int(sys::call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK));
-    return fd_ < 0 ? fd_ : 0;
+    const int made = int(sys::call(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK));
+    fd_.store(made, std::memory_order_relaxed);
+    return made < 0 ? made : 0;
   }
   void close() noexcept {
-    if (fd_ >= 0) sys::call(SYS_close, fd_);
-    fd_ = -1;
+    if (fd() >= 0) sys::call(SYS_close, fd());
+    forget();
   }
-  int fd() const noexcept { return fd_; }
+  void forget() noexcept { fd_.store(-1, std::memory_order_relaxed); }  // the number is somebody else's
+  int fd() const noexcept { return fd_.load(std::memory_order_relaxed); }
 
   void signal() noexcept {
     if (state_.exchange(notified) == sleeping) ring_bell();
   }
   void ring_bell() noexcept {
     const std::uint64_t one = 1;
-    sys::call(SYS_write, fd_, &one, sizeof one);
+    sys::call(SYS_write, fd(), &one, sizeof one);
   }
   bool try_sleep() noexcept {
     int expected = awake;
@@ -51,7 +53,7 @@ class wakeup {
  private:
   enum : int { awake, sleeping, notified };
   std::atomic<int> state_{awake};
-  int fd_ = -1;
+  std::atomic<int> fd_{-1};  // another thread reads it
 };
 
 }  // namespace ringlet::loop

@@ -17,6 +17,10 @@ void result_core::require_value(deadline until) const {
   if (error_) std::rethrow_exception(error_);
 }
 
+void result_core::throw_unfinished() {
+  throw std::logic_error("ringlet: an async_result is set from a fiber that has not finished (or from an empty handle). Cure: follow(fiber).");
+}
+
 void result_core::throw_already_set() {
   throw std::logic_error("ringlet: an async_result is set a second time (try_set says false instead)");
 }

@@ -1,9 +1,12 @@
 // A round of a barrier: those who come wait, the last one runs the action and lets them go. Each leaves a note on its stack
 // on which the end of the round is written, under the lock. So nothing that happens to the barrier afterwards changes
-// that; and one whose deadline passes in the same moment has still been of the party.
+// that; and one whose deadline passes in the same moment has still been of the party. Who gives up breaks the barrier at that
+// very moment, and does not come back to it: by the time that it runs the barrier may be gone.
 //
 // While the action runs, which may take its time, the round is complete: the deadlines of those in it no longer count, and
-// who comes now is early for the next one.
+// who comes now is early for the next one; if an early one gives up, that next one is broken.
+//
+// fork: a child has none of the parent's parties, and begins a round anew.
 
 #include <ringlet/barrier.hpp>
 
@@ -27,16 +30,49 @@ barrier::barrier(std::size_t parties, std::function<void()> action) : parties_(p
 }
 
 struct barrier::party {
-  party* next = nullptr;
-  bool over = false;  // the round
+  barrier* of;
+  party* next;
   bool passed = false;
+
+  static bool may_give_up(void* p, bool late) noexcept { return !late || !static_cast<party*>(p)->of->acting_; }
+  static void gave_up(void* p) noexcept {
+    party& me = *static_cast<party*>(p);
+    barrier& b = *me.of;
+    party** link = &b.of_round_;
+    while (*link != &me) link = &(*link)->next;
+    *link = me.next;
+    if (b.acting_) return;
+    b.broken_ = true;
+    b.end_round(false);
+  }
+  static bool early_may(void*, bool) noexcept { return true; }
+  static void early_gave_up(void* b) noexcept { static_cast<barrier*>(b)->early_one_left_ = true; }
 };
 
+// With the lock held, first of all.
+void barrier::settle() noexcept {
+  const std::uint32_t now = detail::fork_tag.load(std::memory_order_relaxed);
+  if (process_ == now) return;
+  process_ = now;
+  here_ = 0;
+  of_round_ = nullptr;
+  actor_ = nullptr;
+  acting_ = reset_ = early_one_left_ = false;
+}
+
 std::size_t barrier::wait(deadline until) {
+  detail::require_can_park("barrier");
   lock_.lock();
+  settle();
+  if (acting_ && actor_ == hub::running_fiber()) {
+    lock_.unlock();
+    throw std::logic_error("ringlet: a barrier is waited for in its own action; it would wait for itself forever");
+  }
+  static constexpr detail::wait_list::giving_up leaves_early{&party::early_may, &party::early_gave_up};
   while (acting_ && !broken_) {
-    early_.wait(lock_, never, "barrier", this);
+    if (!early_.wait(lock_, until, "barrier", this, this, leaves_early)) throw_broken();
     lock_.lock();
+    settle();
   }
   if (broken_) {
     lock_.unlock();
@@ -45,35 +81,10 @@ std::size_t barrier::wait(deadline until) {
   const std::size_t number = here_++;
   if (here_ == parties_) return run_action();
 
-  party me{of_round_};
+  party me{this, of_round_};
   of_round_ = &me;
-  std::exception_ptr interrupted;
-  try {
-    if (waiters_.wait(lock_, until, "barrier", this)) {
-      if (!me.passed) throw_broken();
-      return number;
-    }
-  } catch (const broken_barrier&) {
-    throw;
-  } catch (...) {
-    interrupted = std::current_exception();
-  }
-  lock_.lock();
-  if (!me.over && acting_ && !interrupted) {
-    waiters_.wait(lock_, never, "barrier", this, nullptr, false);
-  } else {
-    if (!me.over && acting_) {
-      party** link = &of_round_;
-      while (*link != &me) link = &(*link)->next;
-      *link = me.next;
-    } else if (!me.over) {
-      broken_ = true;
-      end_round(false);
-    }
-    lock_.unlock();
-  }
-  if (interrupted) std::rethrow_exception(interrupted);
-  if (!me.passed) throw_broken();
+  static constexpr detail::wait_list::giving_up leaves{&party::may_give_up, &party::gave_up};
+  if (!waiters_.wait(lock_, until, "barrier", this, &me, leaves) || !me.passed) throw_broken();
   return number;
 }
 
@@ -83,6 +94,8 @@ std::size_t barrier::run_action() {
   if (action_) {
     acting_ = true;
     reset_ = false;
+    actor_ = hub::running_fiber();
+    const std::uint32_t process = process_;
     lock_.unlock();
     try {
       action_();
@@ -90,12 +103,20 @@ std::size_t barrier::run_action() {
       failed = std::current_exception();
     }
     lock_.lock();
+    settle();
+    if (process_ != process) {  // the action has forked: the round is the parent's
+      lock_.unlock();
+      if (failed) std::rethrow_exception(failed);
+      return parties_ - 1;
+    }
     acting_ = false;
+    actor_ = nullptr;
   }
   const bool was_reset = std::exchange(reset_, false);
   if (failed && !was_reset) broken_ = true;
   const bool passed = !failed && !broken_ && !was_reset;
   end_round(passed);
+  if (std::exchange(early_one_left_, false)) broken_ = true;
   lock_.unlock();
   if (failed) std::rethrow_exception(failed);
   if (!passed) throw_broken();
@@ -107,7 +128,6 @@ void barrier::end_round(bool passed) noexcept {
   for (party* p = std::exchange(of_round_, nullptr); p;) {
     party* const next = p->next;
     p->passed = passed;
-    p->over = true;
     p = next;
   }
   here_ = 0;
@@ -117,6 +137,7 @@ void barrier::end_round(bool passed) noexcept {
 
 void barrier::abort() noexcept {
   std::lock_guard hold(lock_);
+  settle();
   broken_ = true;
   if (acting_)
     early_.wake_all();
@@ -126,7 +147,8 @@ void barrier::abort() noexcept {
 
 void barrier::reset() noexcept {
   std::lock_guard hold(lock_);
-  broken_ = false;
+  settle();
+  broken_ = early_one_left_ = false;
   if (acting_)
     reset_ = true;
   else
@@ -135,7 +157,7 @@ void barrier::reset() noexcept {
 
 std::size_t barrier::waiting() const noexcept {
   std::lock_guard hold(lock_);
-  return acting_ ? 0 : here_;
+  return acting_ || process_ != detail::fork_tag.load(std::memory_order_relaxed) ? 0 : here_;
 }
 
 bool barrier::broken() const noexcept {

@@ -106,6 +106,7 @@ struct offer_links {
   static bool shut(channel_core& c) noexcept { return c.shut_; }
   static offer_list& partners(const select_case& c) noexcept { return c.sends ? c.on->receivers_ : c.on->senders_; }
   static offer_list& own_side(const select_case& c) noexcept { return c.sends ? c.on->senders_ : c.on->receivers_; }
+  static void empty_slot(const select_case& c) noexcept { c.on->empty_(c.item); }
   static void tell(channel_core& c) noexcept { c.listeners_.tell_all(); }
   static void hand_over(const select_case& c, offer& partner) noexcept {
     c.sends ? c.on->move_(c.item, partner.item) : c.on->move_(partner.item, c.item);
@@ -116,7 +117,7 @@ using links = offer_links;
 channel_core::~channel_core() {
   if (process_ends.load(std::memory_order_relaxed)) return;
   lock_.lock();  // see ~wait_queue
-  RINGLET_ASSERT(links::count(senders_) + links::count(receivers_) == 0, "a channel is destroyed while a fiber waits on it");
+  RINGLET_REQUIRE(links::count(senders_) + links::count(receivers_) == 0, "a channel is destroyed while a fiber waits on it");
   // What is left are offers of selects that have happened on another channel: they need not come here any more. One that
   // is just coming, on another thread, is waited for.
   for (offer_list* side : {&senders_, &receivers_}) {
@@ -232,6 +233,8 @@ std::optional<std::size_t> select(std::span<const select_case> cases, deadline u
   const bool waits = until != deadline::passed();
   const char* const what = n > 1 ? "select" : cases[0].sends ? "channel::send" : "channel::receive";
   if (waits) detail::require_can_park(what);
+  for (const select_case& c : cases)
+    if (!c.sends) links::empty_slot(c);
 
   detail::several<detail::offer> offers(n);
   detail::several<std::size_t> order(n);

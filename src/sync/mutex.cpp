@@ -27,7 +27,7 @@ const void* owner_to_be() {
 
 void mutex::lock() { lock_until(never); }
 
-bool mutex::try_lock() noexcept {
+bool mutex::try_lock() {
   const void* self = running_owner();
   if (!self) return false;
   std::lock_guard hold(waiters_);
@@ -46,7 +46,7 @@ bool mutex::lock_until(deadline until) {
   }
   if (owner_ == self) {
     waiters_.unlock();
-    throw std::logic_error("ringlet: mutex locked twice by the same fiber; it would wait for itself forever. Cure: a recursive_mutex.");
+    throw std::logic_error("ringlet: mutex locked twice by the same fiber; it would wait for itself forever. Cure: a recursive_mutex. (Or it was left locked by a fiber that has ended, in whose place this one was made.)");
   }
   if (until == deadline::passed()) {
     waiters_.unlock();
@@ -87,7 +87,7 @@ void mutex::lock_again(std::size_t) {
 
 void recursive_mutex::lock() { lock_until(never); }
 
-bool recursive_mutex::try_lock() noexcept {
+bool recursive_mutex::try_lock() {
   const void* self = running_owner();
   if (!self) return false;
   std::lock_guard hold(waiters_);
@@ -148,7 +148,7 @@ void recursive_mutex::lock_again(std::size_t depth) {
 }
 
 std::size_t recursive_mutex::depth() const noexcept {
-  const void* self = running_owner();
+  const void* self = hub::running_fiber();
   std::lock_guard hold(waiters_);
   return owner_ && owner_ == self ? depth_ : 0;
 }

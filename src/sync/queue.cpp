@@ -1,10 +1,25 @@
-// The errors of queues and channels, for which a template is too dear.
+// What of queues and channels does not depend on their items: errors, and the guard over items' own code.
 
 #include <ringlet/queue.hpp>
 
 #include <string>
 
+#include "hub/hub.hpp"
+
 namespace ringlet::detail {
+
+// No fiber runs meanwhile, as on the hub's own stack: so all that would wait refuses to.
+item_code::item_code() noexcept {
+  hub_state* hub = hub_state::here_or_null();
+  running_ = hub ? std::exchange(hub->running, nullptr) : nullptr;
+  if (running_) hub->in_item_code = true;
+}
+item_code::~item_code() {
+  if (!running_) return;
+  hub_state& hub = *running_->hub;
+  hub.running = running_;
+  hub.in_item_code = false;
+}
 
 void throw_shut_down(const char* what) {
   throw shut_down(std::string("ringlet: ") + what + " on what was shut down (shutdown() was called; nothing goes in any more, nothing will come)");

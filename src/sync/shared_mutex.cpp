@@ -18,7 +18,7 @@ char reads, writes;  // gifts
 void shared_mutex::lock() { lock_until(never); }
 void shared_mutex::lock_shared() { lock_shared_until(never); }
 
-bool shared_mutex::try_lock() noexcept {
+bool shared_mutex::try_lock() {
   const void* self = running_owner();
   std::lock_guard hold(waiters_);
   if (!self || writer_ || readers_ > 0) return false;

@@ -9,15 +9,6 @@
 
 namespace ringlet {
 
-using detail::hub_state;
-
-namespace {
-// Interrupted already, or waiting not asked for? Then no queue is entered.
-void settle_interrupts() {
-  if (auto* hub = hub_state::here_or_null(); hub && hub->can_park() && hub->interrupted()) hub->throw_interrupt();
-}
-}  // namespace
-
 // --- event -----------------------------------------------------------------------------------------------------------
 
 void event::set() noexcept {
@@ -63,7 +54,6 @@ bool semaphore::try_acquire() noexcept {
 }
 
 bool semaphore::acquire(deadline until) {
-  settle_interrupts();
   waiters_.lock();
   const std::size_t n = count_.load(std::memory_order_relaxed);
   if (n > 0) {

@@ -7,11 +7,14 @@
 #include <ringlet/fiber.hpp>
 #include <ringlet/sync.hpp>
 
+#include "hub/hub.hpp"
+
 namespace ringlet {
 
 struct timer::state {
   enum class phase { waiting, begun, cancelled };
   std::atomic<phase> step{phase::waiting};
+  std::atomic<const void*> runs_in{nullptr};  // the fiber that calls the function
   event cancelling;
   event over;
   bool leave(phase to) noexcept {
@@ -35,7 +38,13 @@ timer::timer(deadline when, std::function<void()> f) : state_(std::make_shared<s
   };
   spawn({.name = "timer"}, [when, end = ending(state_), call = std::move(f)]() mutable {
     state& s = *end.of;
-    if (!s.cancelling.wait(when) && s.leave(state::phase::begun)) call();
+    if (s.cancelling.wait(when) || !s.leave(state::phase::begun)) return;
+    s.runs_in.store(hub::running_fiber(), std::memory_order_relaxed);
+    struct at_end {
+      state& s;
+      ~at_end() { s.runs_in.store(nullptr, std::memory_order_relaxed); }
+    } returned{s};
+    call();
   });
 }
 
@@ -50,7 +59,13 @@ bool timer::cancel() noexcept {
   return cancelled_now || kept->step.load() == state::phase::cancelled;
 }
 
-bool timer::join(deadline until) const { return !state_ || state_->over.wait(until); }
+bool timer::join(deadline until) const {
+  const auto kept = state_;
+  if (!kept) return true;
+  if (const void* self = hub::running_fiber(); self && self == kept->runs_in.load(std::memory_order_relaxed))
+    throw std::logic_error("ringlet: a timer is joined by its own function; it would wait for itself forever");
+  return kept->over.wait(until);
+}
 bool timer::finished() const noexcept { return !state_ || state_->over.is_set(); }
 bool timer::cancelled() const noexcept { return state_ && state_->step.load() == state::phase::cancelled; }
 bool timer::add_listener(detail::listener& l) noexcept { return state_ && state_->over.add_listener(l); }

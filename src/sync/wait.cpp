@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <mutex>
 
+#include "hub/hub.hpp"
+
 namespace ringlet {
 
 struct iwait::state {
@@ -44,6 +46,19 @@ struct iwait::state {
   }
   ~state() { leave(); }
 
+  // After fork, in the child: nobody has our listeners any more.
+  void listen_again() {
+    generation = detail::fork_generation.load(std::memory_order_relaxed);
+    for (std::size_t i = 0; i < listening; ++i) {
+      entry& e = entries[i];
+      if (e.is_ready) continue;
+      things[i].remove_listener(e);
+      if (things[i].add_listener(e)) continue;
+      std::lock_guard hold(queue);
+      append(e);
+    }
+  }
+
   void append(entry& e) noexcept {
     e.is_ready = true;
     (last_ready ? last_ready->next_ready : first_ready) = &e;
@@ -62,6 +77,7 @@ struct iwait::state {
   std::vector<waitable> things;
   std::vector<entry> entries;  // the same places
   std::size_t listening = 0;   // so many of them have been added
+  unsigned generation = detail::fork_generation.load(std::memory_order_relaxed);
   detail::wait_queue queue;    // the waiter, and the lock over the list
   entry* first_ready = nullptr;
   entry* last_ready = nullptr;
@@ -75,6 +91,7 @@ iwait::~iwait() = default;
 std::optional<std::size_t> iwait::next() {
   state& s = *state_;
   if (s.left == 0) return {};
+  if (__builtin_expect(s.generation != detail::fork_generation.load(std::memory_order_relaxed), 0)) s.listen_again();
   s.queue.lock();
   while (!s.first_ready) {
     const bool in_time = s.until != deadline::passed();

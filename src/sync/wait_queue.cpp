@@ -11,13 +11,22 @@
 
 #include <ringlet/sync.hpp>
 
+#include <time.h>
+
 #include "base/assert.hpp"
 #include "base/sys.hpp"
 #include "hub/hub.hpp"
+#include "hub/timeout.hpp"
 
 namespace ringlet::detail {
 
 namespace {
+// As the waiter's own fiber sees it: nothing but its time has come for it.
+bool is_late(const waiter& w) noexcept {
+  const fiber_state& f = *w.fiber;
+  return !f.kill_pending && !f.hub->ends && !timeout_scope::first_fired(f.scopes);
+}
+
 struct queued : waiter {
   wait_lock* lock = nullptr;
   wait_list* list = nullptr;
@@ -62,22 +71,43 @@ struct list_links {
   }
 };
 
+namespace {
+// Nobody holds it for that long who is not stuck. Told once a process; there is nothing that this one could do about it.
+void report_long_spin(std::int64_t& since_s) noexcept {
+  timespec now;
+  sys::call(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+  if (since_s == 0) since_s = now.tv_sec;
+  static std::atomic<bool> told{false};
+  if (now.tv_sec - since_s < 5 || told.exchange(true, std::memory_order_relaxed)) return;
+  static constexpr char text[] =
+      "ringlet: a thread has tried for 5 s to get the lock of an event, queue or channel, which nobody needs for longer than a moment. "
+      "Likely cause: its holder waits, in the move constructor or destructor of an item that is put into a queue or channel, or "
+      "was interrupted by a signal handler that uses it. Cure: neither may wait or use ringlet's primitives; a handler may write(2) "
+      "to an eventfd that a fiber reads.\n";
+  sys::call(SYS_write, 2, text, sizeof text - 1);
+}
+}  // namespace
+
 // Who finds it held spins, and gives the processor away if the holder lost it. Anything but 0 and ours was left by the parent:
 // whoever finds that, and only one can, has written ours over it and so has the lock.
 void wait_lock::lock_slowly(std::uint32_t found) noexcept {
   const std::uint32_t mine = this_process();
-  for (int spins = 0; found == mine; ++spins) {
+  std::int64_t since_s = 0;
+  for (unsigned spins = 0; found == mine; ++spins) {
     if (spins > 200) sys::call(SYS_sched_yield);
+    if (spins % 4096 == 4095) report_long_spin(since_s);
     found = word_.exchange(mine, std::memory_order_acquire);
   }
 }
 
 void wait_list::check_nobody_waits() noexcept {
   if (process_ends.load(std::memory_order_relaxed)) return;
-  RINGLET_ASSERT(!list_links::first(*this), "an event, lock or queue is destroyed while a fiber waits for it");
+  RINGLET_REQUIRE(!list_links::first(*this), "an event, lock or queue is destroyed while a fiber waits for it");
 }
 
-bool wait_list::wait(wait_lock& held, deadline until, const char* what, const void* whom, void* gift, bool interruptible) {
+namespace {
+// Joins the list and waits in it, with the lock held; comes back without.
+inline bool wait_in(wait_list& list, queued& w, wait_lock& held, deadline until, const char* what, const void* whom, void* gift) {
   hub_state* hub = nullptr;
   try {
     require_can_park(what);
@@ -86,14 +116,25 @@ bool wait_list::wait(wait_lock& held, deadline until, const char* what, const vo
     held.unlock();
     throw;
   }
-  queued w;
   w.lock = &held;
-  w.list = this;
+  w.list = &list;
   w.gift = gift;
   w.what = what;
   w.whom = whom;
-  w.interruptible = interruptible;
   w.fiber = hub->running;
+  list_links::append(list, w);
+  held.unlock();
+  switch (hub->wait(w, until)) {
+    case wake_reason::interrupted: hub->throw_interrupt();
+    case wake_reason::timed_out: return false;
+    default: return true;
+  }
+}
+}  // namespace
+
+bool wait_list::wait(wait_lock& held, deadline until, const char* what, const void* whom, void* gift, bool interruptible) {
+  queued w;
+  w.interruptible = interruptible;
   w.withdraw = [](waiter& x) {
     auto& late = static_cast<queued&>(x);
     // Claimed already, its message under way: what it waited for may be gone.
@@ -104,13 +145,28 @@ bool wait_list::wait(wait_lock& held, deadline until, const char* what, const vo
     late.lock->unlock();
     return still_there;
   };
-  list_links::append(*this, w);
-  held.unlock();
-  switch (hub->wait(w, until)) {
-    case wake_reason::interrupted: hub->throw_interrupt();
-    case wake_reason::timed_out: return false;
-    default: return true;
-  }
+  return wait_in(*this, w, held, until, what, whom, gift);
+}
+
+bool wait_list::wait(wait_lock& held, deadline until, const char* what, const void* whom, void* gift, const giving_up& how) {
+  struct asking : queued {
+    const giving_up* how = nullptr;
+  } w;
+  w.how = &how;
+  w.withdraw = [](waiter& x) {
+    auto& leaving = static_cast<asking&>(x);
+    if (!leaving.in_list.load(std::memory_order_acquire)) return false;
+    wait_lock& lock = *leaving.lock;
+    lock.lock();
+    const bool leaves = leaving.in_list.load(std::memory_order_relaxed) && leaving.how->may(leaving.gift, is_late(leaving));
+    if (leaves) {
+      list_links::remove(*leaving.list, leaving);
+      leaving.how->done(leaving.gift);
+    }
+    lock.unlock();
+    return leaves;
+  };
+  return wait_in(*this, w, held, until, what, whom, gift);
 }
 
 bool wait_list::wake_one() noexcept {

@@ -13,6 +13,8 @@
 #include <ringlet/greenlet.hpp>
 #include <ringlet/timeout.hpp>
 
+#include "hub/hub.hpp"
+
 struct ringlet_fiber {
   ringlet::any_fiber any;
   ringlet::fiber<void*> with_result;  // empty for one that C has not spawned
@@ -51,13 +53,31 @@ int guarded(F f) noexcept {
   }
 }
 
-template <class T, class F>
+// The same for what needs a hub: where none can be made, that is told, and not taken for a kill's reason.
+template <class F>
+int guarded_on_hub(F f) noexcept {
+  if (!detail::hub_state::here_or_null()) {
+    try {
+      detail::hub_state::here();
+    } catch (const std::system_error& e) {
+      return e.code().value() > 0 ? -e.code().value() : -EIO;
+    } catch (const std::bad_alloc&) {
+      return -ENOMEM;
+    } catch (...) {
+      return -ENOTSUP;
+    }
+  }
+  return guarded(std::move(f));
+}
+
+template <class T, bool on_hub = false, class F>
 T* made_or_errno(F f) noexcept {
   T* made = nullptr;
-  const int error = guarded([&] {
+  auto make = [&] {
     made = f();
     return 0;
-  });
+  };
+  const int error = on_hub ? guarded_on_hub(make) : guarded(make);
   if (error != 0) errno = -error;
   return made;
 }
@@ -87,7 +107,7 @@ int exchanged(std::optional<void*> arrived, void** came) {
 }  // namespace
 
 ringlet_fiber* ringlet_spawn(void* (*f)(void*), void* argument, const ringlet_spawn_options* options) {
-  return made_or_errno<ringlet_fiber>([&] {
+  return made_or_errno<ringlet_fiber, true>([&] {
     if (!f) throw std::invalid_argument("ringlet_spawn of a null function");
     spawn_options how;
     if (options && options->name) how.name = options->name;
@@ -100,30 +120,30 @@ ringlet_fiber* ringlet_spawn(void* (*f)(void*), void* argument, const ringlet_sp
 }
 
 int ringlet_join(ringlet_fiber* f, std::int64_t timeout_ns, void** result) {
-  return guarded([&] { return f ? finish(f->any.join(until(timeout_ns)), f, result) : -EINVAL; });
+  return guarded_on_hub([&] { return f ? finish(f->any.join(until(timeout_ns)), f, result) : -EINVAL; });
 }
 
 int ringlet_kill(ringlet_fiber* f, std::int64_t timeout_ns) {
-  return guarded([&] { return f ? finish(f->any.kill(until(timeout_ns)), f, nullptr) : -EINVAL; });
+  return guarded_on_hub([&] { return f ? finish(f->any.kill(until(timeout_ns)), f, nullptr) : -EINVAL; });
 }
 
 int ringlet_is_finished(const ringlet_fiber* f) { return f && f->any.ready(); }
 
 ringlet_fiber* ringlet_current_fiber() {
-  return made_or_errno<ringlet_fiber>([] { return new ringlet_fiber{current(), {}}; });
+  return made_or_errno<ringlet_fiber, true>([] { return new ringlet_fiber{current(), {}}; });
 }
 
 void ringlet_fiber_release(ringlet_fiber* f) { delete f; }
 
 int ringlet_sleep(std::int64_t duration_ns) {
-  return guarded([&] {
+  return guarded_on_hub([&] {
     sleep(duration_ns < 0 ? never : deadline(std::chrono::nanoseconds(duration_ns)));
     return 0;
   });
 }
 
 int ringlet_yield() {
-  return guarded([] {
+  return guarded_on_hub([] {
     yield();
     return 0;
   });

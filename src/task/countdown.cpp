@@ -8,6 +8,10 @@
 #include <mutex>
 #include <new>
 
+#include <time.h>
+
+#include "base/sys.hpp"
+
 namespace ringlet::detail {
 
 errand::~errand() = default;
@@ -41,10 +45,16 @@ bool countdown::wait(deadline until, const char* what) {
 
 void countdown::wait_out(const char* what) noexcept {
   waiting_.lock();
-  if (left_ == 0)
+  if (left_ == 0) {
     waiting_.unlock();
-  else
+    return;
+  }
+  try {
     waiting_.wait(never, what, this, nullptr, false);
+  } catch (...) {  // this thread can have no hub (no fds, no memory)
+    const timespec pause{0, 1'000'000};
+    while (left() > 0) sys::call(SYS_nanosleep, &pause, nullptr);
+  }
 }
 
 void countdown::forget_all() noexcept {

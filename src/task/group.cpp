@@ -46,7 +46,7 @@ struct group::impl {
   detail::wait_queue room;       // who waits for a place
   detail::wait_queue available;  // who only wants to know that there is one
   detail::wait_queue shrunk;     // who waits for the members' end
-  std::vector<std::exception_ptr*> error_wanted;  // first errors, for joiners
+  std::vector<any_fiber*> error_wanted;  // the first that fails, for joiners
   std::size_t killers = 0;
 
   explicit impl(std::size_t places) : capacity(places) {}
@@ -111,12 +111,11 @@ struct group::impl {
     if (killers > 0) wake_all(shrunk);  // the newcomer's turn
   }
   void leave(fiber_state& ended) noexcept {
-    if (ended.error && !error_wanted.empty()) {
-      ended.error_seen = true;
-      for (auto* wanted : error_wanted)
-        if (!*wanted) *wanted = ended.error;
-    }
-    remove(all.find(&ended));
+    const auto at = all.find(&ended);
+    if (ended.error)
+      for (any_fiber* wanted : error_wanted)
+        if (wanted->empty()) *wanted = at->second.fiber;
+    remove(at);
   }
   void remove(std::unordered_map<const fiber_state*, member>::iterator at) noexcept {
     const standing as = at->second.as;
@@ -221,10 +220,10 @@ bool group::join(deadline until, bool raise_error) {
   g.enter("join");
   if (const auto* me = g.self(); me && me->as != standing::guest)
     throw std::logic_error("ringlet: fiber '" + me->fiber.name() + "' joins a group that it is a member of; it would wait for itself forever");
-  std::exception_ptr first;
+  any_fiber first;
   struct wants {
     impl& g;
-    std::exception_ptr* place;
+    any_fiber* place;
     ~wants() { if (place) std::erase(g.error_wanted, place); }
   } wanted{g, raise_error ? &first : nullptr};
   if (raise_error) g.error_wanted.push_back(&first);
@@ -233,7 +232,7 @@ bool group::join(deadline until, bool raise_error) {
     if (!g.shrunk.wait(until, "group::join", this)) return false;
     if (g.killers == 0) break;  // it was empty, though others may have come since
   }
-  if (first) std::rethrow_exception(first);
+  if (!first.empty()) std::rethrow_exception(first.exception());
   return true;
 }
 

@@ -1,8 +1,8 @@
 // Several hubs on threads of their own.
 //
 // A hub's main fiber waits for the order to stop; then it kills what runs there, waits for its end, and takes the hub down on
-// its own thread. The threads are detached and counted: the count goes down as the last thing they do with
-// anything of ours. What has been sent to a hub that ends is dropped with its messages, and its future says so.
+// its own thread. The threads are detached and counted: the count goes down after the last destructor of a thread_local, and who
+// waits for it also waits until the kernel has forgotten them, which takes a moment. What has been sent to a hub that ends is dropped with its messages, and its future says so.
 
 #include <ringlet/hub_threads.hpp>
 
@@ -14,7 +14,11 @@
 #include <string>
 #include <system_error>
 
+#include <unistd.h>
+
 #include "base/assert.hpp"
+#include "base/sys.hpp"
+#include "base/thread_end.hpp"
 #include "hub/fork.hpp"
 #include "hub/hub.hpp"
 #include "loop/native_thread.hpp"
@@ -38,6 +42,7 @@ struct hub_threads::impl {
     std::atomic<hub_state*> hub{nullptr};  // to be compared only, but on its own thread
     event stop;
     std::atomic<std::size_t> load{0};
+    std::atomic<long> thread_id{0};  // once it is about to end
     std::exception_ptr failed;          // to start
     std::vector<const fiber_state*> onlookers;  // fibers that join() has put there
   };
@@ -68,6 +73,12 @@ struct hub_threads::impl {
     for (std::size_t i = 0; here && i < count; ++i)
       if (all[i].hub.load(std::memory_order_relaxed) == here) return &all[i];
     return nullptr;
+  }
+  // After `running` has come to zero.
+  void wait_for_threads() const noexcept {
+    for (std::size_t i = 0; i < count; ++i)
+      if (const long id = all[i].thread_id.load(std::memory_order_acquire))
+        for (int n = 0; n < 1'000'000 && sys::call(SYS_tgkill, ::getpid(), id, 0) == 0; ++n) sys::call(SYS_sched_yield);
   }
   void stop() {
     closed.store(true, std::memory_order_release);
@@ -146,9 +157,10 @@ struct hub_threads::impl::starter {
 
   static void* run(void* argument) {
     auto given = std::unique_ptr<starter>(static_cast<starter*>(argument));
-    const std::shared_ptr<impl> all = std::move(given->all);
+    impl* const all = given->all.get();
     one& mine = *given->mine;
-    given.reset();
+    // First of all, so that it is called last. It keeps us.
+    base::at_thread_end(&at_end, given.release());
     try {
       begin(*all, mine);
     } catch (...) {
@@ -165,8 +177,12 @@ struct hub_threads::impl::starter {
       mine.hub.store(nullptr, std::memory_order_relaxed);  // another thread's hub may get its address
       delete hub;
     }
-    all->running.done();
     return nullptr;
+  }
+  static void at_end(void* argument) noexcept {
+    const auto ended = std::unique_ptr<starter>(static_cast<starter*>(argument));
+    ended->mine->thread_id.store(sys::call(SYS_gettid), std::memory_order_release);
+    ended->all->running.done();
   }
   static void begin(impl& all, one& mine) {
     mine.hub = &hub_state::here();
@@ -203,14 +219,16 @@ hub_threads::hub_threads(private_tag, std::size_t count, hub_threads_options how
   if (!failed) return;
   all.stop();
   all.running.wait_out("the end of hub_threads that could not start");
+  all.wait_for_threads();
   std::rethrow_exception(failed);
 }
 
 hub_threads::~hub_threads() {
   if (impl_->in_child()) return;
-  RINGLET_ASSERT(!impl_->own(), "hub_threads are destroyed on one of their own hubs, which cannot outlive itself");
+  RINGLET_REQUIRE(!impl_->own(), "hub_threads are destroyed on one of their own hubs, which cannot outlive itself");
   impl_->stop();
   impl_->running.wait_out("the end of hub_threads");
+  impl_->wait_for_threads();
 }
 
 std::size_t hub_threads::size() const noexcept { return impl_->count; }
@@ -265,7 +283,9 @@ bool hub_threads::shutdown(deadline until) {
   if (impl_->in_child()) return true;
   impl_->refuse_inside("shutdown");
   impl_->stop();
-  return impl_->running.wait(until, "hub_threads::shutdown");
+  if (!impl_->running.wait(until, "hub_threads::shutdown")) return false;
+  impl_->wait_for_threads();
+  return true;
 }
 
 }  // namespace ringlet

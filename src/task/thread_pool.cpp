@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "base/lock.hpp"
+#include "hub/fork.hpp"
 #include "hub/hub.hpp"
 #include "loop/crew.hpp"
 
@@ -20,6 +21,7 @@ struct thread_pool::impl {
   loop::crew* crew;
   detail::countdown unfinished;
   std::atomic<bool> closed{false};
+  event ending;  // its destructor has begun
   std::atomic<unsigned> generation{detail::fork_generation.load(std::memory_order_relaxed)};
   base::lock renewal;
 
@@ -32,7 +34,10 @@ struct thread_pool::impl {
     unfinished.forget_all();
     generation.store(now, std::memory_order_release);
   }
-  void submit(loop::job& j) {
+  template <class Job>
+  void submit(Job& j) {
+    j.crew = crew;
+    j.ending = &ending;
     unfinished.add();
     const int error = crew->submit(j);
     if (error == 0) return;
@@ -50,9 +55,44 @@ constinit thread_local const void* working_for = nullptr;  // the pool whose wor
 struct pool_job : loop::job {
   void (*drop)(pool_job&) noexcept = nullptr;
   const void* pool;
+  loop::crew* crew;
+  event* ending;
   detail::countdown* unfinished;
   std::shared_ptr<void> state;
 };
+
+// Fibers that the work has left behind on the helper run to their end, or to the pool's. Another helper takes its place
+// meanwhile: they may wait for what only that one does.
+void end_fibers(loop::crew& crew, event& ending) noexcept {
+  auto* hub = detail::hub_state::here_or_null();
+  if (!hub || hub->fiber_count == hub->daemon_count) return;
+  crew.step_aside();
+  auto kill_all = [&] {
+    while (hub->fiber_count > hub->daemon_count) {
+      std::vector<any_fiber> all;
+      hub->fibers.for_each([&](detail::fiber_state& f) {
+        if (f.is_daemon) return;
+        detail::fiber_retain(&f);
+        all.push_back(fiber_access::adopt(&f));
+      });
+      killall(all);
+    }
+  };
+  try {
+    const any_fiber killer = spawn({.name = "a thread_pool's end", .daemon = true}, [&] {
+      ending.wait();
+      kill_all();
+    });
+    hub::join();
+    killer.kill();
+  } catch (...) {  // no stack, or they wait for each other
+    try {
+      kill_all();
+    } catch (...) {
+    }
+  }
+  crew.step_back();
+}
 
 struct queued_errand : pool_job {
   std::unique_ptr<detail::errand> work;
@@ -78,7 +118,10 @@ struct waited_call : pool_job {
     auto& w = static_cast<waited_call&>(j);
     const auto kept = w.state;
     auto* count = w.unfinished;
+    auto* crew = w.dropped ? nullptr : w.crew;
+    auto* ending = w.ending;
     w.own.done();  // it may be gone from here on
+    if (crew) end_fibers(*crew, *ending);
     count->done();
   }
 };
@@ -92,6 +135,7 @@ thread_pool::thread_pool(private_tag, std::size_t size, std::chrono::nanoseconds
 thread_pool::~thread_pool() {
   impl_->enter();
   close();
+  impl_->ending.set();
   drop_queued();
   impl_->unfinished.wait_out("the end of a thread_pool");
   impl_->crew->disband();
@@ -112,6 +156,7 @@ void thread_pool::queue(std::unique_ptr<detail::errand> work) {
     working_for = q.pool;
     q.work->run();
     working_for = nullptr;
+    end_fibers(*q.crew, *q.ending);
     queued_errand::finish(q);
   };
   impl_->submit(*made);

@@ -1,10 +1,14 @@
 // What ends while somebody is still on his way out of it: channels, handles, threads, the process. One case a bug.
 
+#include <unistd.h>
+
 #include <map>
 #include <optional>
 
+#include <ringlet/barrier.hpp>
 #include <ringlet/channel.hpp>
 #include <ringlet/generator.hpp>
+#include <ringlet/io.hpp>
 
 #include "on_hub.hpp"
 
@@ -186,4 +190,87 @@ TEST_CASE("ends: a priority queue by a comparator with a capture can be shut dow
   q.put(1);
   q.shutdown(true);
   CHECK(q.size() == 0);
+}
+
+HUB_CASE("ends: a barrier may go when its last party has come, though another's time was up in the same moment") {
+  for (int i = 0; i < 20; ++i) {
+    std::optional<barrier> b;
+    b.emplace(2);
+    const deadline moment(1ms);
+    auto meet = [&](deadline patience, bool last) {
+      try {
+        b->wait(patience);
+        if (last) b.reset();
+        return true;
+      } catch (const broken_barrier&) {
+        return false;
+      }
+    };
+    auto last = spawn([&] {
+      sleep(moment);
+      return meet(never, true);
+    });
+    yield();
+    auto late = spawn([&] { return meet(moment, false); });
+    CHECK(last.get() == late.get());
+  }
+}
+
+HUB_CASE("ends: a barrier may go when it is broken by one whose time is up") {
+  std::optional<barrier> b;
+  b.emplace(3);
+  std::vector<any_fiber> all;
+  for (int i = 0; i < 2; ++i)
+    all.push_back(spawn([&, i] {
+      CHECK_THROWS_AS(b->wait(i == 0 ? deadline(1ms) : never), broken_barrier);
+      if (i == 1) b.reset();  // though the late one, which was readied after us, has not run
+    }));
+  joinall(all);
+}
+
+TEST_CASE("ends: an event that goes while a fiber waits for it is called the program's mistake") {
+  if (support::child_part("waited for")) {
+    spawn([] {
+      auto e = std::make_unique<event>();
+      spawn([&] { e->wait(); });
+      yield();
+      e.reset();
+    }).join();
+    std::exit(0);
+  }
+  const auto seen = support::run_this_case("waited for");
+  CHECK(seen.exit_status != 0);
+  CHECK(contains(seen.err, "misused: an event, lock or queue is destroyed while a fiber waits for it"));
+  CHECK_FALSE(contains(seen.err, "bug in ringlet"));
+}
+
+TEST_CASE("ends: the engine goes on when a program has closed its file descriptors") {
+  for (const char* engine : {"RINGLET_ENGINE=epoll", "RINGLET_ENGINE=auto"}) {
+    if (support::child_part("closes all")) {
+      int ends[2], gone[2];
+      if (::pipe(ends) != 0 || ::pipe(gone) != 0) std::exit(2);
+      char c = 0, d = 0;
+      auto waits = spawn([&] { return io::read(ends[0], &c, 1); });
+      auto closed = spawn([&] { return io::read(gone[0], &d, 1); });
+      sleep(1ms);
+      for (int fd = 3; fd < 64; ++fd) {
+        if (fd == ends[0] || fd == ends[1]) continue;
+        char what[64] = {};
+        const bool engines = ::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), what, sizeof what - 1) > 0 && contains(what, "anon_inode");
+        ::close(fd);
+        if (engines && fd % 2 && ::dup2(2, fd) < 0) std::exit(3);  // the number is somebody else's, or nobody's
+      }
+      sleep(1ms);
+      auto writes = spawn([&] { return io::write(ends[1], "x", 1); });
+      std::thread([h = hub::here()] { h.post([] {}); }).join();
+      if (waits.get() != 1 || writes.get() != 1) std::exit(4);
+      if (contains(hub::engine_name(), "epoll") && closed.get() >= 0) std::exit(5);
+      std::_Exit(0);
+    }
+    const auto seen = support::run_this_case("closes all", {engine});
+    INFO(std::string(engine), " ", seen.err);
+    CHECK(seen.exit_status == 0);
+    CHECK_FALSE(contains(seen.err, "bug in ringlet"));
+    if (std::string_view(engine) == "RINGLET_ENGINE=epoll") CHECK(contains(seen.err, "were closed by the program"));
+  }
 }

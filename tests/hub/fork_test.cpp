@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <ringlet/barrier.hpp>
 #include <ringlet/io.hpp>
 
 #include "on_hub.hpp"
@@ -380,4 +381,64 @@ TEST_CASE("fork: while another thread posts and holds a hub") {
   poster.join();
   while (under_way != 0) sleep(1ms);  // what was posted last refers to it
   CHECK(bad == 0);
+}
+
+TEST_CASE("fork: what a fiber waits for with iwait is told in the child, too") {
+  NOT_UNDER_TSAN;
+  event a, b, set_meanwhile;
+  iwait parts({a, b, set_meanwhile}, {.until = 30s});
+  a.set();
+  CHECK(parts.next() == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    set_meanwhile.set();  // before it is asked for again
+    if (parts.next() != 2) ::_exit(1);
+    spawn([&] {
+      sleep(1ms);
+      b.set();
+    });
+    if (parts.next() != 1) ::_exit(2);
+    ::_exit(parts.next() ? 3 : 0);
+  }
+  CHECK(status_of(child) == 0);
+  b.set();
+  CHECK(parts.next() == 1);
+}
+
+TEST_CASE("fork: a barrier in the child has none of the parent's parties, also if its action forked") {
+  NOT_UNDER_TSAN;
+  barrier b(2);
+  auto waits = spawn([&] { b.wait(); });
+  yield();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    if (b.waiting() != 0) ::_exit(1);
+    auto other = spawn([&] { return b.wait(); });
+    yield();
+    if (b.waiting() != 1) ::_exit(2);
+    ::_exit(b.wait() == 1 && other.get() == 0 ? 0 : 3);
+  }
+  CHECK(status_of(child) == 0);
+  CHECK(b.wait() == 1);
+  waits.join();
+
+  pid_t of_action = -1;
+  barrier forks(2, [&] {
+    if (of_action < 0) of_action = ::fork();
+  });
+  auto first = spawn([&] { forks.wait(); });
+  yield();
+  const std::size_t number = forks.wait();
+  if (of_action == 0) {
+    ::alarm(60);
+    if (number != 1 || forks.waiting() != 0) ::_exit(4);
+    auto other = spawn([&] { return forks.wait(); });
+    yield();
+    ::_exit(forks.wait() == 1 && other.get() == 0 ? 0 : 5);
+  }
+  CHECK(number == 1);
+  CHECK(status_of(of_action) == 0);
+  first.join();
 }

@@ -1,6 +1,9 @@
 // The C face, from a C11 file beside this one.
 
+#include <sys/resource.h>
+
 #include <cerrno>
+#include <cstdlib>
 #include <string>
 #include <thread>
 
@@ -55,4 +58,17 @@ HUB_CASE("C: a timeout around a C frame makes its call return -ECANCELED, and is
 TEST_CASE("C: a deadlock is -EDEADLK") {
   if (has_background_thread()) RINGLET_SKIP("ThreadSanitizer has a thread of its own");
   CHECK(ringlet_sleep(-1) == -EDEADLK);
+}
+
+TEST_CASE("C: a thread that can have no hub is told why, and not that it was killed") {
+  if (support::child_part("no fds")) {
+    rlimit none{3, 3};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    errno = 0;
+    const bool refused = !ringlet_spawn([](void* argument) { return argument; }, nullptr, nullptr) && errno == EMFILE;
+    std::exit(refused && ringlet_sleep(1000) == -EMFILE && ringlet_yield() == -EMFILE && !ringlet_current_fiber() ? 0 : 1);
+  }
+  const auto seen = support::run_this_case("no fds");
+  INFO(seen.err);
+  CHECK(seen.exit_status == 0);
 }
