@@ -176,6 +176,8 @@ class RINGLET_EXPORT any_fiber {
   std::uint64_t link_value(std::function<void(any_fiber)> f) const;      // only if successful
   std::uint64_t link_exception(std::function<void(any_fiber)> f) const;  // only if not
   void unlink(std::uint64_t id) const noexcept;
+  void unlink_all() const noexcept;
+  bool has_links() const noexcept;
 
   std::string name() const;
   void set_name(std::string_view) const;

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <ringlet/deadline.hpp>
 #include <ringlet/export.hpp>
@@ -64,6 +65,13 @@ struct describe_options {
 };
 // What every fiber of this thread's hub does: name, parked in what on what and since when. For people.
 RINGLET_EXPORT std::string describe_fibers(const describe_options& how = {});
+
+// The fibers of this thread that have not finished, in the order of their spawning; the main fiber is not among them.
+RINGLET_EXPORT std::vector<any_fiber> fibers();
+
+// So many fibers at most run in one turn, before I/O, timers and other threads are looked at again: 4096, unless it is set. Fewer
+// make I/O prompter, more make crowds faster. Of this thread; returns the former one. std::invalid_argument for 0.
+RINGLET_EXPORT std::size_t set_turn_limit(std::size_t resumptions);
 
 // Waits until every other fiber of this thread has finished, those spawned meanwhile among them, and daemons not: true; false
 // when the deadline passed. What can never finish is a deadlock_error, as in any wait.

@@ -27,7 +27,8 @@
 
 namespace ringlet {
 
-// Processors that this process may run on (sched_getaffinity(2)); at least 1.
+// Processors that this process may run on (sched_getaffinity(2)), or as many as the quota of its control groups allows, rounded up,
+// if that is less; at least 1.
 RINGLET_EXPORT std::size_t usable_processors() noexcept;
 
 struct hub_threads_options {

@@ -18,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -166,6 +167,23 @@ class RINGLET_EXPORT group {
       for (std::size_t i = 0; i < run.count(); ++i) all.push_back(run.take(i));
       return all;
     }
+  }
+
+  // The same, in a fiber that is returned at once: its result is map's, and done(result) runs afterwards in a fiber of its own.
+  // Killed, also by the group's end, it ends what it has begun. A range given as an lvalue is not copied.
+  template <class F, class Range>
+  auto map_async(F f, Range&& items) {
+    auto made = ringlet::spawn({.name = "map_async"}, [this, f = std::move(f), held = std::tuple<Range>(std::forward<Range>(items))]() mutable {
+      return map(f, std::get<0>(held));
+    });
+    adopt(made, standing::guest);
+    return made;
+  }
+  template <class F, class Range, class Done>
+  auto map_async(F f, Range&& items, Done done) {
+    auto made = map_async(std::move(f), std::forward<Range>(items));
+    link_done(made, std::move(done));
+    return made;
   }
 
   // f(item) for each item, in members, begun while the results are read: in the order of the items, or as they end. At most

@@ -20,6 +20,7 @@
 #include <ringlet/queue.hpp>
 #include <ringlet/scope.hpp>
 #include <ringlet/shared_mutex.hpp>
+#include <ringlet/std_future.hpp>
 #include <ringlet/sync.hpp>
 #include <ringlet/thread_pool.hpp>
 #include <ringlet/timeout.hpp>

@@ -231,6 +231,11 @@ void any_fiber::unlink(std::uint64_t id) const noexcept {
   if (state_ && state_->links) std::erase_if(*state_->links, [id](const auto& entry) { return entry.id == id; });
 }
 
+void any_fiber::unlink_all() const noexcept {
+  if (state_ && state_->links) state_->links->clear();
+}
+bool any_fiber::has_links() const noexcept { return state_ && state_->links && !state_->links->empty(); }
+
 std::string any_fiber::name() const { return state_ ? state_->name() : "no fiber"; }
 void any_fiber::set_name(std::string_view name) const { if (state_) state_->given_name = name; }
 std::uint64_t any_fiber::id() const noexcept { return state_ ? state_->id : 0; }

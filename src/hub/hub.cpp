@@ -19,9 +19,8 @@
 namespace ringlet::detail {
 
 namespace {
-// Between two turns at least so many resumptions (a turn is a clock reading and maybe a system call), at most so many
-// (or I/O and timers would wait behind a crowd).
-constexpr unsigned least_budget = 64, most_budget = 4096;
+// Between two turns at least so many resumptions, for a turn is a clock reading and maybe a system call.
+constexpr unsigned least_budget = 64;
 constexpr std::size_t hub_stack_bytes = 256 * 1024;
 
 thread_local hub_state* hub_of_thread = nullptr;
@@ -307,7 +306,7 @@ void hub_state::run_turns() {
     // Whose unwinding may wait, so not on this stack.
     if (thread.untidy()) unwind_dropped();
     // 1 run those that are ready
-    budget = std::clamp<std::size_t>(ready_count, least_budget, most_budget);
+    budget = std::clamp<std::size_t>(ready_count, std::min(least_budget, most_budget), most_budget);
     if (fiber_state* next = take_next()) {
       run_as(next);
       ++switches;

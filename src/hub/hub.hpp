@@ -120,6 +120,7 @@ struct RINGLET_SHOWN hub_state {
   base::intrusive_list<fiber_state, ready_link> computing;  // who gave way: one a turn, behind all that are ready
   std::size_t ready_count = 0;
   unsigned budget = 0;  // resumptions left until the next turn
+  unsigned most_budget = 4096;  // or I/O and timers would wait behind a crowd
   unsigned io_streak = 0;  // calls that succeeded at once since the last switch
   base::intrusive_list<fiber_state, all_link> fibers;  // unfinished ones, main not among them
   std::size_t fiber_count = 0;

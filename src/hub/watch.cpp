@@ -1,6 +1,9 @@
 // Those who want to know what the hub does: who is spawned, and when all have finished.
 
 #include <algorithm>
+#include <climits>
+#include <stdexcept>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "hub/fork.hpp"
@@ -45,6 +48,21 @@ bool remove_spawn_callback(std::uint64_t id) noexcept {
   const bool found = std::erase_if(h->spawn_callbacks, [id](const auto& each) { return each.id == id; }) > 0;
   h->has_spawn_callbacks = !h->spawn_callbacks.empty();
   return found;
+}
+
+std::vector<any_fiber> fibers() {
+  std::vector<any_fiber> all;
+  if (hub_state* h = hub_state::here_or_null())
+    h->fibers.for_each([&](detail::fiber_state& f) {
+      detail::fiber_retain(&f);
+      all.push_back(fiber_access::adopt(&f));
+    });
+  return all;
+}
+
+std::size_t set_turn_limit(std::size_t resumptions) {
+  if (resumptions == 0) throw std::invalid_argument("ringlet: a turn in which no fiber runs would be the last");
+  return std::exchange(hub_state::here().most_budget, unsigned(std::min<std::size_t>(resumptions, UINT_MAX)));
 }
 
 // Told whenever no more than one awaited fiber is left, and looks again.

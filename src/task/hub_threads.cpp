@@ -28,13 +28,6 @@ namespace ringlet {
 using detail::fiber_state;
 using detail::hub_state;
 
-std::size_t usable_processors() noexcept {
-  cpu_set_t usable;
-  CPU_ZERO(&usable);
-  if (::sched_getaffinity(0, sizeof usable, &usable) != 0) return 1;
-  return std::size_t(std::max(1, CPU_COUNT(&usable)));
-}
-
 struct hub_threads::impl {
   struct one {
     std::size_t index = 0;

@@ -712,3 +712,16 @@ HUB_CASE("fiber: ten thousand sleep, yield and end") {
   CHECK(joinall(all).size() == std::size_t(count));
   CHECK(sum == count);
 }
+
+HUB_CASE("link: all links may be taken away at once") {
+  int told = 0;
+  auto f = spawn([] {});
+  CHECK_FALSE(f.has_links());
+  for (int i = 0; i < 3; ++i) f.link([&](any_fiber) { ++told; });
+  CHECK(f.has_links());
+  f.unlink_all();
+  CHECK_FALSE(f.has_links());
+  f.join();
+  yield();
+  CHECK(told == 0);
+}

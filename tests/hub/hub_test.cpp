@@ -389,3 +389,23 @@ TEST_CASE("hub: a thread without one has zero of everything, and asking makes no
     CHECK(detail::hub_state::here_or_null() == nullptr);
   }).join();
 }
+
+HUB_CASE("hub: its fibers can be listed, in the order of their spawning") {
+  auto a = spawn([] { sleep(1ms); }), b = spawn_later(1ms, [] {});
+  CHECK(hub::fibers() == std::vector<any_fiber>{a, b});
+  joinall({a, b});
+  CHECK(hub::fibers().empty());
+}
+
+HUB_CASE("turn limit: with a small one I/O and timers are looked at between few fibers") {
+  for (const std::size_t limit : {1, 10, 1000}) {
+    const std::size_t former = hub::set_turn_limit(limit);
+    const auto before = detail::hub_state::here().turns.load();
+    std::vector<any_fiber> all;
+    for (int i = 0; i < 1000; ++i) all.push_back(spawn([] {}));
+    joinall(all);
+    CHECK(detail::hub_state::here().turns.load() - before >= 1000 / limit);
+    CHECK(hub::set_turn_limit(former) == limit);
+  }
+  CHECK_THROWS_AS(hub::set_turn_limit(0), std::invalid_argument);
+}

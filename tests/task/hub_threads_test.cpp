@@ -6,6 +6,8 @@
 #include <atomic>
 #include <filesystem>
 #include <csignal>
+#include <fstream>
+#include <limits>
 #include <netinet/in.h>
 #include <set>
 #include <stdexcept>
@@ -17,6 +19,7 @@
 #include <unistd.h>
 
 #include "hub/on_hub.hpp"
+#include "task/processors.hpp"
 
 using namespace hub_test;
 
@@ -439,4 +442,33 @@ TEST_CASE("hub: its descriptors closed behind its back are survived by the ring,
     CHECK(got.signal == SIGABRT);
     CHECK(contains(got.err, "somebody closed the epoll fd"));
   }
+}
+
+TEST_CASE("usable_processors: heeds the quota of its control group, and of those above it") {
+  const std::filesystem::path root = std::filesystem::temp_directory_path() / ("ringlet-cgroup-" + std::to_string(::getpid()));
+  struct removed {
+    const std::filesystem::path& what;
+    ~removed() { std::filesystem::remove_all(what); }
+  } at_end{root};
+  auto write = [&](const std::string& where, const std::string& text) {
+    std::filesystem::create_directories((root / where).parent_path());
+    std::ofstream(root / where) << text;
+  };
+  const std::size_t none = std::numeric_limits<std::size_t>::max();
+  auto by_quota = [&](const std::string& own) { return detail::processors_by_quota(own, root.string()); };
+  CHECK(by_quota("0::/\n") == none);
+  CHECK(by_quota("") == none);
+  CHECK(by_quota("nonsense") == none);
+  write("a/b/cpu.max", "max 100000\n");
+  CHECK(by_quota("0::/a/b\n") == none);
+  write("a/cpu.max", "250000 100000\n");
+  CHECK(by_quota("0::/a/b\n") == 3);
+  write("a/b/cpu.max", "50000 100000\n");
+  CHECK(by_quota("0::/a/b\n") == 1);
+  CHECK(by_quota("0::/a\n") == 3);
+  write("cpu/x/cpu.cfs_quota_us", "400000\n");
+  write("cpu/x/cpu.cfs_period_us", "100000\n");
+  CHECK(by_quota("5:cpuset:/x\n4:cpu,cpuacct:/x\n") == 4);
+  write("cpu/x/cpu.cfs_quota_us", "-1\n");
+  CHECK(by_quota("4:cpu,cpuacct:/x\n") == none);
 }

@@ -687,3 +687,35 @@ HUB_CASE("group: killing a hundred thousand takes one pass") {
   CHECK(g.kill());
   CHECK(unwound == many);
 }
+
+HUB_CASE("map_async: begins at once and gives map's result later, also to a callback; killed it ends what it has begun") {
+  pool p(2);
+  int living = 0;
+  auto work = [&](int i) {
+    struct counted {
+      int& n;
+      explicit counted(int& c) : n(++c) {}
+      ~counted() { --n; }
+    } here(living);
+    sleep(i * 1ms);
+    return i * i;
+  };
+  std::vector<int> called_with;
+  event called;
+  auto f = p.map_async(work, std::vector<int>{3, 1, 2}, [&](std::vector<int>& all) {
+    called_with = all;
+    called.set();
+  });
+  CHECK(f.get() == std::vector<int>{9, 1, 4});
+  called.wait();
+  CHECK(called_with == f.get());
+
+  const std::vector<int> long_ones{1000, 1000, 1000};
+  auto killed = p.map_async(work, long_ones);
+  yield();
+  yield();
+  CHECK(living == 2);
+  CHECK(killed.kill());
+  CHECK(living == 0);
+  CHECK(p.free_count() == 2);
+}

@@ -3,6 +3,7 @@
 #include "ringlet/thread_pool.hpp"
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <set>
 #include <stdexcept>
@@ -415,4 +416,24 @@ TEST_CASE("thread_pool: what it runs that waits by ringlet's own calls gets a hu
     auto f = spawn([] { sleep(1ms); return 6; });
     return f.get();
   }) == 6);
+}
+
+HUB_CASE("from_std: fibers wait for a std::future, and a std::future for an executor's work") {
+  thread_pool helpers(2);
+  std::promise<std::string> theirs, broken;
+  auto value = from_std(theirs.get_future(), helpers);
+  auto error = from_std(broken.get_future(), helpers);
+  std::thread other([&] {
+    theirs.set_value("done");
+    broken.set_exception(std::make_exception_ptr(std::runtime_error("no")));
+  });
+  CHECK(value.get() == "done");
+  CHECK(error_of([&] { error.get(); }) == "no");
+  other.join();
+  CHECK_THROWS_AS(from_std(std::future<int>(), helpers), std::future_error);
+
+  std::packaged_task<int()> task([] { return 42; });
+  std::future<int> for_others = task.get_future();
+  helpers.submit(std::move(task)).wait();
+  CHECK(for_others.get() == 42);
 }
