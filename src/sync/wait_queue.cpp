@@ -95,7 +95,7 @@ void wait_lock::lock_slowly(std::uint32_t found) noexcept {
   std::int64_t since_s = 0;
   for (unsigned spins = 0; found == mine; ++spins) {
     if (spins > 200) sys::call(SYS_sched_yield);
-    if (spins % 4096 == 4095) report_long_spin(since_s);
+    if (spins > 200 && spins % 16 == 0) report_long_spin(since_s);
     found = word_.exchange(mine, std::memory_order_acquire);
   }
 }
