@@ -4,15 +4,19 @@
 // writes go to the cache directly: the ring would hand them to a worker at five times the cost.
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <new>
+#include <string>
 
 #include <ringlet/io.hpp>
 
 #include "base/sys.hpp"
 #include "io/doors.hpp"
+#include "io/helped.hpp"
 #include "io/wait.hpp"
 
 #ifndef RWF_NOWAIT
@@ -49,8 +53,49 @@ int fsync(int fd, deadline until) noexcept {
   return int(perform({.code = loop::opcode::fsync, .fd = fd}, until, "fsync", fd));
 }
 
+namespace {
+
+// Opening a FIFO waits for its other end. A look at what the name means, as far as that is known without the disk.
+bool may_be_fifo(int directory, const char* path, int flags) {
+  if ((flags & O_NONBLOCK) || (flags & O_ACCMODE) == O_RDWR || (flags & (O_DIRECTORY | O_PATH))) return false;
+  const open_how look{std::uint64_t(O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW)), 0, RESOLVE_CACHED};
+  const long fd = sys::call(SYS_openat2, directory, path, &look, sizeof look);
+  if (fd < 0) return fd != -ENOENT && fd != -EFAULT;
+  struct stat s;
+  const bool is_fifo = sys::call(SYS_fstat, fd, &s) == 0 && S_ISFIFO(s.st_mode);
+  sys::call(SYS_close, fd);
+  return is_fifo;
+}
+
+// Where only a helper can wait for the other end. One whose caller has left is let go by an other end of our own.
+int open_fifo(int directory, const char* path, int flags, unsigned mode, deadline until) {
+  struct close_it {
+    void operator()(int& fd) const noexcept {
+      if (fd >= 0) sys::call(SYS_close, fd);
+    }
+  };
+  const std::string name = path;
+  int fd = -1;
+  const int left = on_helper("open", until, [=] { return int(sys::call(SYS_openat, directory, name.c_str(), flags, mode)); }, fd, close_it());
+  if (left == 0) return fd;
+  const int other = (flags & O_ACCMODE) == O_RDONLY ? O_WRONLY : O_RDONLY;
+  if (const long end = sys::call(SYS_openat, directory, path, other | O_NONBLOCK | O_CLOEXEC); end >= 0) sys::call(SYS_close, end);
+  return left;
+}
+
+}  // namespace
+
 int openat(int directory, const char* path, int flags, unsigned mode, deadline until) noexcept {
-  const int fd = int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode}, until, "openat"));
+  // The ring opens without waiting first, and would so open a FIFO that nobody writes to: only a worker does as open(2) does.
+  const bool waits = may_be_fifo(directory, path, flags);
+  int fd;
+  try {
+    fd = waits && !hub_state::here().engine->waits_for_sockets()
+             ? open_fifo(directory, path, flags, mode, until)
+             : int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode, .may_block = waits}, until, "openat"));
+  } catch (const std::bad_alloc&) {
+    return -ENOMEM;
+  }
   if (fd >= 0) fd_opened(fd);
   return fd;
 }
