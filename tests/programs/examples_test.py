@@ -23,14 +23,14 @@ def expected(name):
     return open(os.path.join(EXPECTED, name + ".txt")).read()
 
 
-def output_of(command, engine):
+def output_of(command, engine, status=0):
     got = run(command, env={"RINGLET_ENGINE": engine}, seconds=60)
-    expect_equal(got.status, 0, "exit status of %s (%r)" % (command, got.err))
+    expect_equal(got.status, status, "exit status of %s (%r)" % (command, got.err))
     return got.out.decode()
 
 
-def prints_as_expected(name, engine=None):
-    expect_equal(output_of([program(name)], engine), expected(name), "output")
+def prints_as_expected(name, engine=None, status=0):
+    expect_equal(output_of([program(name)], engine, status), expected(name), "output")
 
 
 def sleepers(engine):
@@ -153,7 +153,7 @@ server { listen 127.0.0.1:%d; root %s; keepalive_requests 1000; } }
 of_processes = ["processes", "process_queue", "process_pipe", "process_manager", "shared_array", "pipeline", "correspondence", "prefork_server", "spawned"]
 
 # Whose output is the same on every run.
-exact = ["actors", "bounded_semaphore", "events", "futures", "hub_server", "hubs", "locks", "pools", "producer_consumer", "queues", "scopes",
+exact = ["actors", "bounded_semaphore", "events", "futures", "hub_server", "hubs", "line_server", "locks", "pools", "producer_consumer", "programs", "queues", "scopes",
          "thread_pool", "timeouts"]
 
 
@@ -163,6 +163,8 @@ for engine in (None, "epoll"):
     suffix = " (%s)" % engine if engine else ""
     for name in exact + of_processes:
         checks.add_check("%s: prints what it should%s" % (name, suffix), lambda name=name, engine=engine: prints_as_expected(name, engine))
+    checks.add_check("signal_fibers: prints what it should, and ends as Ctrl-C ends a program" + suffix,
+                     lambda engine=engine: prints_as_expected("signal_fibers", engine, 128 + 2))
     checks.add_check("sleepers: the second ends first, together they take as long as the longest" + suffix,
                      lambda engine=engine: sleepers(engine))
     checks.add_check("three_urls: together they take as long as one" + suffix, lambda engine=engine: three_urls(engine))

@@ -1,0 +1,274 @@
+// Signals for fibers.
+//
+// The handler does three things that are allowed in a signal: it writes a record into a ring, counts, and wakes the fibers that are
+// parked on the counter. All else is done by those fibers: each listener reads the ring from where it was on, and takes what it
+// listens for. A record is published by its own sequence number, written last; so a handler that another one has interrupted, or
+// that runs on another thread, is waited for, and a listener that was lapped sees it and falls back on the counts.
+//
+// The kernel is asked with raw calls: a door's wrapper around handlers would tell the program's calls of signals that are none of its
+// business. A forked child gets the actions of before; a listener that it has kept begins to listen anew when it waits.
+
+#include <ringlet/signals.hpp>
+
+#include <pthread.h>
+#include <string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+#include <ringlet/fiber.hpp>
+#include <ringlet/stream.hpp>
+
+#include "base/lock.hpp"
+#include "base/sys.hpp"
+#include "hub/fork.hpp"
+#include "hub/hub.hpp"
+#include "sync/address_wait.hpp"
+
+namespace ringlet {
+
+namespace {
+
+constexpr int most_signals = 65;
+constexpr std::uint64_t ring_size = 256;
+
+struct record {
+  std::atomic<std::uint64_t> published{0};  // its number + 1
+  std::atomic<int> number{0}, code{0}, sender{0}, value{0};
+  std::atomic<unsigned> user{0};
+};
+record records[ring_size];
+std::atomic<std::uint64_t> next_record{0};  // the address that listeners park on
+std::atomic<std::uint32_t> total[most_signals];
+
+void note(int number, siginfo_t* info, void*) {
+  if (number <= 0 || number >= most_signals) return;
+  total[number].fetch_add(1, std::memory_order_relaxed);
+  const std::uint64_t mine = next_record.fetch_add(1, std::memory_order_acq_rel);
+  record& r = records[mine % ring_size];
+  r.published.store(0, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  const bool by_somebody = info->si_code <= 0;  // SI_USER, SI_QUEUE, SI_TKILL …
+  const bool has_sender = by_somebody || number == SIGCHLD;
+  r.number.store(number, std::memory_order_relaxed);
+  r.code.store(info->si_code, std::memory_order_relaxed);
+  r.sender.store(has_sender ? int(info->si_pid) : 0, std::memory_order_relaxed);
+  r.user.store(has_sender ? unsigned(info->si_uid) : 0, std::memory_order_relaxed);
+  r.value.store(info->si_code == SI_QUEUE ? info->si_value.sival_int : 0, std::memory_order_relaxed);
+  r.published.store(mine + 1, std::memory_order_release);
+  sync::wake_address_from_anywhere(&next_record);
+}
+
+// --- the kernel's side -----------------------------------------------------------------------------------------------
+
+struct kernel_action {
+  void (*handler)(int, siginfo_t*, void*);  // with SA_SIGINFO; else of one argument, or SIG_DFL and SIG_IGN
+  unsigned long flags;
+  void (*restorer)();
+  std::uint64_t mask;
+};
+constexpr unsigned long has_restorer = 0x04000000;
+
+#if defined(__x86_64__)
+// What unwinders and debuggers know a signal's frame by: these very bytes.
+extern "C" void ringlet_signal_return();
+asm(".text\n\t.p2align 4\n\t.hidden ringlet_signal_return\n\t.type ringlet_signal_return,@function\n"
+    "\tnop\n"
+    "ringlet_signal_return:\n\tmovq $15, %rax\n\tsyscall\n\t.size ringlet_signal_return,.-ringlet_signal_return\n");
+#endif
+
+struct installed {
+  unsigned listeners = 0;
+  kernel_action before{};
+};
+base::lock table_lock;
+installed table[most_signals];
+
+void before_fork() { table_lock.acquire(); }
+void after_fork_in_parent() { table_lock.release(); }
+void after_fork_in_child() {
+  for (int number = 1; number < most_signals; ++number)
+    if (std::exchange(table[number].listeners, 0) > 0) sys::call(SYS_rt_sigaction, number, &table[number].before, nullptr, sizeof(std::uint64_t));
+  table_lock.release();
+}
+
+void check(int number) {
+  const char* why = nullptr;
+  if (number <= 0 || number >= most_signals || number == 32 || number == 33) why = "there is no such signal for programs";
+  if (number == SIGKILL || number == SIGSTOP) why = "nothing can listen for it";
+  if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL || number == SIGTRAP || number == SIGSYS)
+    why = "it tells of a fault in the code that runs, which cannot go on";
+  if (why) throw std::invalid_argument("ringlet: listening for signal " + std::to_string(number) + ": " + why);
+}
+
+void listen(int number) {
+  base::lock_guard hold(table_lock);
+  installed& t = table[number];
+  if (t.listeners++ > 0) return;
+  kernel_action ours{};
+  ours.handler = &note;
+  ours.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
+  ours.mask = ~std::uint64_t(0);
+#if defined(__x86_64__)
+  ours.flags |= has_restorer;
+  ours.restorer = &ringlet_signal_return;
+#endif
+  sys::call(SYS_rt_sigaction, number, &ours, &t.before, sizeof ours.mask);
+}
+
+void stop_listening(int number) noexcept {
+  base::lock_guard hold(table_lock);
+  installed& t = table[number];
+  if (t.listeners == 0 || --t.listeners > 0) return;
+  kernel_action now{};
+  sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask);
+  // Somebody may have installed his own meanwhile.
+  if (now.handler == &note) sys::call(SYS_rt_sigaction, number, &t.before, nullptr, sizeof now.mask);
+}
+
+}  // namespace
+
+std::string signal_info::name() const {
+  const char* known = ::sigabbrev_np(number);
+  if (known) return "SIG" + std::string(known);
+  return number >= 34 && number < most_signals ? "SIGRTMIN+" + std::to_string(number - 34) : "signal " + std::to_string(number);
+}
+
+// --- a listener ------------------------------------------------------------------------------------------------------
+
+struct signals::impl {
+  const std::vector<int> numbers;
+  std::uint64_t position = 0;
+  std::uint32_t seen[most_signals] = {};
+  std::vector<signal_info> lapped;  // what the counts tell of
+  unsigned generation = 0;
+  std::atomic<bool> closed{false};
+
+  explicit impl(std::vector<int> wanted) : numbers(tidy(std::move(wanted))) {
+    static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+    (void)once;
+    begin();
+  }
+  ~impl() { close(); }
+
+  static std::vector<int> tidy(std::vector<int> wanted) {
+    if (wanted.empty()) throw std::invalid_argument("ringlet: listening for no signal at all");
+    for (const int number : wanted) check(number);
+    std::sort(wanted.begin(), wanted.end());
+    wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+    return wanted;
+  }
+  static unsigned this_generation() noexcept { return detail::fork_generation.load(std::memory_order_relaxed); }
+  void begin() {
+    generation = this_generation();
+    position = next_record.load(std::memory_order_acquire);
+    for (const int number : numbers) {
+      seen[number] = total[number].load(std::memory_order_relaxed);
+      listen(number);
+    }
+    lapped.clear();
+  }
+  // No signal comes to it from now on; who waits is told.
+  void close() noexcept {
+    if (closed.exchange(true)) return;
+    if (generation == this_generation())
+      for (const int number : numbers) stop_listening(number);
+    sync::wake_address_from_anywhere(&next_record);
+  }
+  bool wants(int number) const noexcept { return std::binary_search(numbers.begin(), numbers.end(), number); }
+
+  std::optional<signal_info> take() {
+    if (generation != this_generation()) begin();
+    while (true) {
+      if (!lapped.empty()) {
+        const signal_info first = lapped.front();
+        lapped.erase(lapped.begin());
+        return first;
+      }
+      if (position == next_record.load(std::memory_order_acquire)) return std::nullopt;
+      const record& r = records[position % ring_size];
+      const std::uint64_t published = r.published.load(std::memory_order_acquire);
+      signal_info found;
+      found.number = r.number.load(std::memory_order_relaxed);
+      found.code = r.code.load(std::memory_order_relaxed);
+      found.sender = r.sender.load(std::memory_order_relaxed);
+      found.user = r.user.load(std::memory_order_relaxed);
+      found.value = r.value.load(std::memory_order_relaxed);
+      std::atomic_thread_fence(std::memory_order_acquire);
+      if (next_record.load(std::memory_order_relaxed) - position > ring_size || published > position + 1) {
+        fall_back();
+        continue;
+      }
+      if (published != position + 1) return std::nullopt;  // its handler is still writing, and wakes us
+      if (r.published.load(std::memory_order_relaxed) != published) continue;
+      ++position;
+      if (!wants(found.number)) continue;
+      ++seen[found.number];
+      return found;
+    }
+  }
+  void fall_back() {
+    position = next_record.load(std::memory_order_acquire);
+    for (const int number : numbers) {
+      const std::uint32_t now = total[number].load(std::memory_order_relaxed);
+      if (now == seen[number]) continue;
+      seen[number] = now;
+      signal_info bare;
+      bare.number = number;
+      lapped.push_back(bare);
+    }
+  }
+
+  // `counts`: somebody whom a signal may wake is no sign of a deadlock.
+  std::optional<signal_info> wait(deadline until, bool counts) {
+    detail::require_can_park("signals::wait");
+    detail::hub_state& hub = detail::hub_state::here();
+    while (true) {
+      if (auto found = take()) return found;
+      if (closed.load() || until == deadline::passed()) return std::nullopt;
+      struct expecting {
+        std::size_t& n;
+        const bool on;
+        expecting(std::size_t& c, bool o) : n(c), on(o) { n += on; }
+        ~expecting() { n -= on; }
+      } mark(hub.foreign_work, counts);
+      const auto nothing_new = [](const void* argument) {
+        auto& me = *static_cast<const impl*>(argument);
+        return !me.closed.load() && me.position == next_record.load(std::memory_order_acquire);
+      };
+      switch (sync::wait_on_address(&next_record, until, "a signal", true, nothing_new, this)) {
+        case sync::address_result::interrupted: hub.throw_interrupt();
+        case sync::address_result::timed_out: return take();
+        default: break;
+      }
+    }
+  }
+};
+
+signals::signals(std::vector<int> numbers) : impl_(std::make_shared<impl>(std::move(numbers))) {}
+signals::~signals() { impl_->close(); }
+std::optional<signal_info> signals::wait(deadline until) {
+  const auto kept = impl_;  // the object may go while somebody waits
+  return kept->wait(until, true);
+}
+
+signal_handler::signal_handler(std::vector<int> numbers, std::function<void(const signal_info&)> f)
+    : impl_(std::make_shared<signals::impl>(std::move(numbers))) {
+  if (!f) throw std::invalid_argument("ringlet: a signal_handler without a function to call");
+  spawn({.name = "signal_handler", .daemon = true}, [of = impl_, f = std::move(f)] {
+    while (auto arrived = of->wait(never, true)) spawn({.name = arrived->name()}, f, *arrived);
+  });
+}
+signal_handler::~signal_handler() { impl_->close(); }
+
+interrupt_on_signal::interrupt_on_signal(std::vector<int> numbers) : impl_(std::make_shared<signals::impl>(std::move(numbers))) {
+  spawn({.name = "interrupt_on_signal", .daemon = true}, [of = impl_, whom = current()] {
+    const auto arrived = of->wait(never, false);
+    of->close();
+    if (arrived && !whom.ready()) whom.kill(std::make_exception_ptr(signal_interrupt{arrived->number}), deadline::passed());
+  });
+}
+interrupt_on_signal::~interrupt_on_signal() { impl_->close(); }
+
+}  // namespace ringlet
