@@ -105,6 +105,9 @@ class RINGLET_EXPORT listener {
   unsigned short port() const noexcept { return address_.port(); }
   // Another socket on the same port, for another hub or process: only of one made with reuse_port, else std::logic_error.
   listener another() const;
+  // The same socket once more (dup(2)): connections wait in one queue, whichever of both accepts, and closing one resets none: so a
+  // server takes over from another without losing anybody. A unix socket's file stays the first one's.
+  listener share() const;
   bool shares_port() const noexcept { return how_.reuse_port; }
   // Waits for the next connection.
   connection accept(deadline until = never);

@@ -182,6 +182,15 @@ listener listener::another() const {
   return made;
 }
 
+listener listener::share() const {
+  fresh copy(sys::call(SYS_fcntl, fd_, F_DUPFD_CLOEXEC, 0), "sharing the listener on " + address_.to_string());
+  listener made;
+  made.fd_ = copy.release();
+  made.address_ = address_;
+  made.how_ = how_;
+  return made;
+}
+
 connection listener::accept(deadline until) {
   while (true) {
     sockaddr_storage from{};
