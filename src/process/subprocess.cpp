@@ -3,8 +3,6 @@
 // Nobody watches a child in the background. Who wants to know its end waits until its pidfd is readable, on whatever hub, and then
 // asks for the status, under the lock, without waiting; the first one gets it for all. Only a listener (wait, iwait) needs
 // somebody who asks: then a daemon fiber of the listener's thread does.
-//
-// Always true: while the status is not known the child's number is nobody else's, for it has not been waited for.
 
 #include <ringlet/subprocess.hpp>
 
@@ -23,16 +21,11 @@
 #include <ringlet/io.hpp>
 #include <ringlet/timeout.hpp>
 
-#include "base/lock.hpp"
 #include "base/sys.hpp"
 #include "hub/hub.hpp"
 #include "io/doors.hpp"
 #include "process/start.hpp"
-#include "stream/pipe_write.hpp"
-
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
+#include "process/subprocess_state.hpp"
 
 namespace ringlet {
 
@@ -41,75 +34,6 @@ std::string to_string(const exit_status& s) {
   const char* name = ::sigabbrev_np(s.signal);
   return "killed by " + (name ? "SIG" + std::string(name) : "signal " + std::to_string(s.signal)) + (s.core_dumped ? " (core dumped)" : "");
 }
-
-struct subprocess::impl {
-  pid_t pid = -1;
-  int pidfd = -1;
-  std::string shown;
-  const pid_t owner = pid_t(sys::call(SYS_getpid));
-  bool own_group = false;
-  bool detached = false;
-  base::lock lock;  // over the next four
-  std::optional<exit_status> status;
-  bool lost = false;  // somebody else has taken it
-  detail::listener_list listeners;
-  bool watched = false;
-  file streams[3];
-  std::string unsent;
-  std::size_t sent = 0;
-  std::string collected[2];
-
-  ~impl() {
-    if (pidfd >= 0) io::close(pidfd);
-  }
-  bool is_ours() const noexcept { return owner == sys::call(SYS_getpid); }
-
-  // True: it has ended (or somebody else knows how).
-  bool ask_with_lock() {
-    if (status || lost) return true;
-    siginfo_t found{};
-    const long answer = sys::call(SYS_waitid, P_PIDFD, pidfd, &found, WEXITED | WNOHANG, nullptr);
-    if (answer == -ECHILD) lost = true;
-    else if (answer < 0 || found.si_pid == 0) return false;
-    else if (found.si_code == CLD_EXITED) status = exit_status{found.si_status, 0, false};
-    else status = exit_status{-1, found.si_status, found.si_code == CLD_DUMPED};
-    listeners.tell_all();
-    return true;
-  }
-  bool ask() {
-    base::lock_guard hold(lock);
-    return ask_with_lock();
-  }
-  // 0: it has ended.
-  int wait_for_end(deadline until) {
-    while (!ask()) {
-      if (until == deadline::passed()) return -ETIMEDOUT;
-      int waited = io::wait_readable(pidfd, until);
-      if (waited == -EDEADLK) waited = wait_plainly(until);
-      if (waited == -ETIMEDOUT) return ask() ? 0 : -ETIMEDOUT;
-      if (waited < 0 && waited != -EINTR) return waited;
-    }
-    return 0;
-  }
-  // Where no fiber can park (a destructor on the hub's own stack).
-  int wait_plainly(deadline until) const {
-    const auto left = until.is_never() ? std::chrono::nanoseconds(std::chrono::hours(1)) : std::max(until.at() - clock::now(), clock::duration::zero());
-    const timespec time{left / std::chrono::seconds(1), (left % std::chrono::seconds(1)).count()};
-    pollfd p{pidfd, POLLIN, 0};
-    const long n = sys::call(SYS_ppoll, &p, 1, &time, nullptr, 0);
-    return n > 0 ? 0 : n == 0 ? -ETIMEDOUT : int(n);
-  }
-  bool signal(int number, bool group) {
-    base::lock_guard hold(lock);
-    if (ask_with_lock() && !(group && own_group)) return false;
-    const long answer = group && own_group ? sys::call(SYS_kill, -pid, number) : sys::call(SYS_pidfd_send_signal, pidfd, number, nullptr, 0);
-    if (answer < 0 && answer != -ESRCH)
-      throw io_error(int(-answer), "sending signal " + std::to_string(number) + " to " + shown);
-    return answer == 0;
-  }
-  void start(std::vector<std::string>& command, const subprocess_options& how);
-  void end() noexcept;
-};
 
 // --- starting --------------------------------------------------------------------------------------------------------
 
@@ -326,103 +250,6 @@ bool subprocess::add_listener(detail::listener& l) {
 void subprocess::remove_listener(detail::listener& l) noexcept {
   base::lock_guard hold(impl_->lock);
   impl_->listeners.remove(l);
-}
-
-// --- communicate -----------------------------------------------------------------------------------------------------
-
-bool subprocess::communicate(std::string input, deadline until, std::size_t most_bytes) {
-  impl& p = *impl_;
-  file& in = p.streams[0];
-  if (in.is_open())
-    p.unsent += input;
-  else if (!input.empty())
-    throw std::logic_error("ringlet: input for " + p.shown + ", whose stdin is no open pipe");
-  for (int i : {1, 2})  // a reader by hand may have left something
-    if (file& each = p.streams[i]; !each.ahead().empty()) p.collected[i - 1] += each.read_some(each.ahead().size());
-  std::string block;
-  while (true) {
-    if (in.is_open() && p.sent == p.unsent.size()) in.close();
-    pollfd fds[3];
-    file* of[3];
-    unsigned long count = 0;
-    for (file& each : p.streams)
-      if (each.is_open()) {
-        fds[count] = {each.fd(), short(&each == &in ? POLLOUT : POLLIN), 0};
-        of[count++] = &each;
-      }
-    if (count == 0) break;
-    const int found = io::poll(fds, count, until);
-    if (found == -EINTR) continue;
-    if (found == 0) return false;
-    if (found < 0) detail::throw_io_failure(found, "communicating with " + p.shown);
-    for (unsigned long i = 0; i < count; ++i) {
-      if (fds[i].revents == 0) continue;
-      if (of[i] == &in) {
-        const ssize_t put = detail::try_pipe(in.fd(), p.unsent.data() + p.sent, p.unsent.size() - p.sent);
-        if (put > 0) p.sent += std::size_t(put);
-        if (put < 0 && put != -EAGAIN) p.sent = p.unsent.size();  // it does not want the rest
-        continue;
-      }
-      std::string& to = p.collected[of[i] - p.streams - 1];
-      if (block.empty()) block.resize(65536);
-      const ssize_t got = io::read(of[i]->fd(), block.data(), block.size(), deadline::passed());
-      if (got > 0) to.append(block, 0, std::size_t(got));
-      if (got == 0) of[i]->close();
-      if (got < 0 && got != -ETIMEDOUT && got != -EAGAIN && got != -EINTR) detail::throw_io_failure(got, "reading from " + p.shown);
-      if (to.size() > most_bytes)
-        throw io_error(EMSGSIZE, p.shown + " wrote more than the allowed " + std::to_string(most_bytes) + " bytes to one stream");
-    }
-  }
-  p.unsent.clear();
-  p.sent = 0;
-  return wait(until).has_value();
-}
-
-const std::string& subprocess::output() const noexcept { return impl_->collected[0]; }
-const std::string& subprocess::errors() const noexcept { return impl_->collected[1]; }
-std::string subprocess::take_output() noexcept { return std::exchange(impl_->collected[0], {}); }
-std::string subprocess::take_errors() noexcept { return std::exchange(impl_->collected[1], {}); }
-
-// --- run -------------------------------------------------------------------------------------------------------------
-
-std::vector<std::string> shell(std::string line) { return {"/bin/sh", "-c", std::move(line)}; }
-
-completed run(std::vector<std::string> command, const run_options& how) {
-  subprocess_options options = how.process;
-  if (!how.input.empty()) {
-    if (options.in.where() != redirect::kind::inherit) throw std::invalid_argument("ringlet: run with both an input and a redirected stdin");
-    options.in = redirect::pipe();
-  }
-  if (how.capture)
-    for (redirect* each : {&options.out, &options.err})
-      if (each->where() == redirect::kind::inherit) *each = redirect::pipe();
-  const std::string shown = command.empty() ? "" : "'" + command[0] + "'";
-  subprocess p(std::move(command), options);
-  completed result;
-  const auto take = [&] {
-    result.out = p.take_output();
-    result.err = p.take_errors();
-  };
-  if (!p.communicate(how.input, how.until, how.most_bytes)) {
-    p.send_signal_to_group(SIGKILL);
-    p.kill();
-    // What it had written is in the pipes; a stranger that it has left behind may hold them open.
-    constexpr auto long_enough = std::chrono::milliseconds(100);
-    p.communicate({}, long_enough, how.most_bytes);
-    if (const auto status = p.wait(std::chrono::seconds(10))) result.status = *status;
-    take();
-    throw run_error("ringlet: " + shown + " did not end in time, and was killed", std::move(result), true);
-  }
-  result.status = *p.wait();
-  take();
-  if (how.check && !result.status.success()) {
-    std::string why = "ringlet: " + shown + " failed: it was " + to_string(result.status);
-    if (!result.status.signal) why = "ringlet: " + shown + " failed: it " + to_string(result.status);
-    const std::size_t last_words = std::min<std::size_t>(result.err.size(), 500);
-    if (last_words) why += "; its last words: " + result.err.substr(result.err.size() - last_words);
-    throw run_error(why, std::move(result), false);
-  }
-  return result;
 }
 
 }  // namespace ringlet
