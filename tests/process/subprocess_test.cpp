@@ -27,6 +27,8 @@ const redirect piped = redirect::pipe();
 std::size_t open_fds() {
   return std::size_t(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}));
 }
+// For a shell of the child's: dash's <& and >& take one digit only.
+std::string kept_file(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 bool exists(pid_t pid) { return ::kill(pid, 0) == 0; }
 template <class Fact>
 bool soon(Fact holds) {
@@ -190,8 +192,8 @@ TEST_CASE("subprocess: no descriptor of ours reaches the child, but those it sha
   const auto bare = run({"ls", "/proc/self/fd"});
   CHECK(bare.out == "0\n1\n2\n3\n");  // 3 is ls's own
   const int kept = leaky.second;
-  subprocess p(shell("echo through >&" + std::to_string(kept)), {.keep_fds = {kept}});
-  CHECK(p.wait(20s)->success());
+  subprocess p(shell("echo through >" + kept_file(kept)), {.keep_fds = {kept}});
+  REQUIRE(p.wait(20s)->success());
   char text[16] = {};
   CHECK(::read(leaky.first, text, sizeof text) == 8);
   CHECK(std::string(text) == "through\n");
@@ -281,7 +283,7 @@ TEST_CASE("communicate: a deadline loses nothing, and the next call goes on") {
   const std::string data = pattern(200'000);
   auto gate = support::make_pipe();
   // It takes some, then waits for us, then takes and returns the rest.
-  subprocess p(shell("head -c 1000; read -r go <&" + std::to_string(gate.first.get()) + "; cat"),
+  subprocess p(shell("head -c 1000; read -r go <" + kept_file(gate.first) + "; cat"),
                {.in = piped, .out = piped, .keep_fds = {gate.first}});
   CHECK_FALSE(p.communicate(data, 200ms));
   CHECK(p.output() == data.substr(0, p.output().size()));
