@@ -13,6 +13,7 @@ namespace ringlet::loop {
 void timers::place(std::size_t i, const entry& e) {
   heap_[i] = e;
   e.node->place = i;
+  if (i == 0) due_.store(e.at, std::memory_order_relaxed);
 }
 
 void timers::sift_up(std::size_t i) {
@@ -56,6 +57,7 @@ void timers::cancel(timer& t) noexcept {
   t.place = timer::npos;
   const entry last = heap_.back();
   heap_.pop_back();
+  if (heap_.empty()) due_.store(clock::time_point::max(), std::memory_order_relaxed);
   if (hole == heap_.size()) return;
   place(hole, last);
   if (hole > 0 && last.before(heap_[(hole - 1) / 4]))
@@ -85,6 +87,7 @@ clock::time_point timers::earliest() const noexcept {
 void timers::forget_all() noexcept {
   for (entry& e : heap_) e.node->place = timer::npos;
   heap_.clear();
+  due_.store(clock::time_point::max(), std::memory_order_relaxed);
 }
 
 }  // namespace ringlet::loop

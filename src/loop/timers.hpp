@@ -1,7 +1,8 @@
 #pragma once
 // Deadlines of one hub: a 4-ary heap of nodes that live on their waiters' stacks. Arm and cancel are O(log n) with no
-// system call; equal moments expire in the order they were armed. Owner thread only.
+// system call; equal moments expire in the order they were armed. Owner thread only, but for due().
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -24,6 +25,8 @@ class timers {
   // Fires, in order, all whose moment is not after now; a fire function may arm and cancel timers. Returns how many.
   std::size_t expire(clock::time_point now);
   clock::time_point earliest() const noexcept;  // time_point::max() if none
+  // The same, as of a moment ago. Any thread, a signal handler.
+  clock::time_point due() const noexcept { return due_.load(std::memory_order_relaxed); }
   std::size_t size() const noexcept { return heap_.size(); }
   void forget_all() noexcept;  // after fork
 
@@ -39,6 +42,7 @@ class timers {
   void place(std::size_t, const entry&);
   std::vector<entry> heap_;
   std::uint64_t next_order_ = 0;
+  std::atomic<clock::time_point> due_{clock::time_point::max()};
 };
 
 }  // namespace ringlet::loop

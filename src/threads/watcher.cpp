@@ -1,5 +1,7 @@
 // Who computes for long gives way: a watcher, a kernel thread of its own, sees that one thread of ours has kept the
-// processor for two looks while others live, and sends the OS thread a signal; its handler lets the hub turn.
+// processor for two looks while others live, or that another's timer is due, and sends the OS thread a signal; its
+// handler lets the hub turn. Timers have moments of their own because the kernel's have: threads that wait for a lock of
+// Python's by timers of 5 ms, and are served at the looks only, fall in step, and one of them is always the last in the queue.
 //
 // Never within the runtime (`inside`), and never in code that may hold a lock which the runtime itself could need (malloc's): libc
 // but for pthread_spin_lock, the loader, the runtime's own object, and the object that malloc comes from. There, the next look
@@ -13,6 +15,7 @@
 // exec (a signal on its way would kill the new program, which has no handler for it) and before the kernel's state of the
 // process's threads changes: it would keep what was given up, or be the second thread that the kernel refuses the call for.
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <ctime>
@@ -34,7 +37,9 @@ volatile int watcher_sleeps = 0;
 
 namespace {
 
-constexpr long look_every_ns = 2'000'000;
+constexpr long long look_every_ns = 2'000'000;
+constexpr long long look_again_ns = 500'000;     // if somebody is ready
+constexpr long long shortest_pause_ns = 200'000;  // between two timers
 constexpr int looks_before_sleep = 50;
 constexpr std::size_t stack_bytes = 32 * 1024;
 
@@ -135,16 +140,25 @@ void send_tick() noexcept {
   if (sys::call(SYS_rt_tgsigqueueinfo, the_mode.process, the_mode.os_id, tick_signal, &info) != 0) tick_is_on_its_way = false;
 }
 
+// Half of it to one and a half: what has the same period as the looks must not stay in step with them.
+long long about(long long nanoseconds, std::uint64_t& noise) noexcept {
+  noise = noise * 6364136223846793005u + 1442695040888963407u;
+  return nanoseconds / 2 + (long long)((noise >> 33) % std::uint64_t(nanoseconds));
+}
+
 [[gnu::used, noreturn]] void watch() {
   const mode& m = the_mode;
   sys::call(SYS_prctl, PR_SET_NAME, "ringlet-watch");
   if (notes_delays) stuck_since = nanoseconds_now();
   std::uint64_t last = 0;
   int quiet = 0;
-  const timespec pause{0, look_every_ns};
+  long long pause = look_every_ns, look_at = 0;
+  std::uint64_t noise = std::uint64_t(m.process);
   while (true) {
-    sys::call(SYS_futex, &must_end, FUTEX_WAIT_PRIVATE, 0, &pause);
+    const timespec for_now{0, long(pause)};
+    sys::call(SYS_futex, &must_end, FUTEX_WAIT_PRIVATE, 0, &for_now);
     if (must_end) sys::call(SYS_exit, 0);
+    pause = look_every_ns;
     if (nothing_to_watch()) {
       if (notes_delays) stuck_since = nanoseconds_now();
       if (++quiet > looks_before_sleep) {
@@ -154,12 +168,22 @@ void send_tick() noexcept {
       continue;
     }
     quiet = 0;
-    const std::uint64_t now = __atomic_load_n(&m.hub->switches, __ATOMIC_RELAXED);
-    if (now == last)
-      send_tick();
-    else if (notes_delays)
-      stuck_since = nanoseconds_now();
-    last = now;
+    const long long now = nanoseconds_now();
+    const auto due = [&] { return m.hub->timers.due().time_since_epoch().count(); };
+    bool must_give_way = due() <= now;
+    if (now >= look_at) {
+      const std::uint64_t switches = __atomic_load_n(&m.hub->switches, __ATOMIC_RELAXED);
+      const bool stuck = switches == last, others_wait = __atomic_load_n(&m.hub->ready_count, __ATOMIC_RELAXED) > 0;
+      if (stuck)
+        must_give_way = true;
+      else if (notes_delays)
+        stuck_since = now;
+      last = switches;
+      look_at = now + about(others_wait && !stuck ? look_again_ns : look_every_ns, noise);
+    }
+    if (must_give_way) send_tick();
+    const long long next = std::min<long long>(look_at, due());
+    pause = next <= now + shortest_pause_ns ? shortest_pause_ns : next - now;
   }
 }
 

@@ -117,6 +117,7 @@ TEST_CASE("timers: agree with a multimap over random operations") {
       }
       REQUIRE(heap.size() == oracle.size());
       REQUIRE(heap.earliest() == (oracle.empty() ? clock::time_point::max() : oracle.begin()->first));
+      REQUIRE(heap.due() == heap.earliest());
     }
   }
 }
