@@ -36,8 +36,10 @@ bool is_kernel_worker(int tasks_fd, const char* id) {
   return after_name && std::sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & 0x10);
 }
 
-// Other threads of the process that may yet call us, our own helpers and the kernel's left out.
+// Other threads of the process that may yet call us, our own helpers and the kernel's left out. If helpers come or go during
+// the look, somebody is at work.
 bool foreign_threads_exist() {
+  const std::size_t changes = loop::quiet_helpers_changes();
   const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
   if (fd < 0) return true;
   std::size_t tasks = 0;
@@ -51,7 +53,7 @@ bool foreign_threads_exist() {
       at += length;
     }
   sys::call(SYS_close, fd);
-  return tasks > 1 + loop::quiet_helpers() + silent_threads.load(std::memory_order_relaxed);
+  return tasks > 1 + loop::quiet_helpers() + silent_threads.load(std::memory_order_relaxed) || loop::quiet_helpers_changes() != changes;
 }
 }  // namespace
 
@@ -81,6 +83,7 @@ bool hub_state::look_for_deadlock() {
                      "nobody is left to set, release, fill or end. The fibers:\n" +
                      describe_all(*this);
   if (w && w->interruptible && (!w->withdraw || w->withdraw(*w))) {
+    text.pop_back();
     chief->kill_pending = std::make_exception_ptr(deadlock_error(text));
     wake(*w, wake_reason::interrupted);
   } else {

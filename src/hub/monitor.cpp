@@ -260,13 +260,13 @@ blocking_monitor::~blocking_monitor() {
     each.compare_exchange_strong(us, nullptr, std::memory_order_acq_rel);
   }
   if (s.process != ::getpid()) return;  // forked: the thread is not here
+  detail::silent_threads.fetch_sub(1, std::memory_order_relaxed);  // before: another hub must not count one that has gone
   s.stop.store(1, std::memory_order_release);
   sys::call(SYS_futex, &s.stop, FUTEX_WAKE_PRIVATE, 1);
   // Until the kernel has forgotten it, too: one that is on its way out would be taken for somebody who may yet wake us.
   long id;
   while ((id = s.watcher_id.load(std::memory_order_acquire)) >= 0) sys::call(SYS_sched_yield);
   for (int i = 0; i < 1'000'000 && sys::call(SYS_tgkill, s.process, -id, 0) == 0; ++i) sys::call(SYS_sched_yield);
-  detail::silent_threads.fetch_sub(1, std::memory_order_relaxed);
 }
 
 std::size_t blocking_monitor::reports() const noexcept { return state_->count.load(std::memory_order_relaxed); }

@@ -17,12 +17,13 @@ namespace ringlet::loop {
 namespace {
 constexpr std::size_t helper_stack_bytes = 1 << 20;  // name service modules are not written for small stacks
 
-constinit std::atomic<std::size_t> quiet{0};
+constinit std::atomic<std::size_t> quiet{0}, quiet_changes{0};
 constinit std::atomic<unsigned> forks{0};
 constinit base::lock renewal;  // of any crew: two threads of a child may use one first at the same time
 }  // namespace
 
-std::size_t quiet_helpers() noexcept { return quiet.load(std::memory_order_relaxed); }
+std::size_t quiet_helpers() noexcept { return quiet.load(std::memory_order_acquire); }
+std::size_t quiet_helpers_changes() noexcept { return quiet_changes.load(std::memory_order_acquire); }
 
 void forget_crews_after_fork() noexcept {
   forks.fetch_add(1, std::memory_order_relaxed);
@@ -38,7 +39,7 @@ void crew::enter() noexcept {
     if (generation_.load(std::memory_order_relaxed) != now) {
       new (&lock_) base::lock;
       first_ = last_ = nullptr;
-      queued_ = idle_ = threads_ = told_ = 0;
+      queued_ = idle_ = threads_ = unborn_ = told_ = 0;
       generation_.store(now, std::memory_order_release);
     }
   }
@@ -47,9 +48,12 @@ void crew::enter() noexcept {
 
 // Tells how many are no sign of life, and lets go of the lock. An idle thread that a queued job waits for is one.
 void crew::leave_lock() noexcept {
-  const std::size_t now = whom_ == works_for::runtime ? threads_ : idle_ > queued_ ? idle_ - queued_ : 0;
-  quiet.fetch_add(now - told_, std::memory_order_relaxed);
-  told_ = now;
+  const std::size_t now = whom_ == works_for::runtime ? threads_ - unborn_ : idle_ > queued_ ? idle_ - queued_ : 0;
+  if (now != told_) {
+    quiet_changes.fetch_add(1, std::memory_order_acq_rel);
+    quiet.fetch_add(now - told_, std::memory_order_acq_rel);
+    told_ = now;
+  }
   lock_.release();
 }
 
@@ -67,6 +71,7 @@ void* crew::work(void* self) {
   sys::call(SYS_prctl, PR_SET_NAME, "ringlet-helper");
   const timespec idle_time{time_t(c.idle_time_.count() / 1'000'000'000), long(c.idle_time_.count() % 1'000'000'000)};
   c.enter();
+  --c.unborn_;
   for (;;) {
     bool waited_out = false;
     while (!c.first_ && !waited_out && c.threads_ <= c.limit_ && !c.disbanded_) {
@@ -95,11 +100,13 @@ int crew::make_threads() noexcept {
   const std::size_t room = limit_ > threads_ ? limit_ - threads_ : 0;
   if (wanted > room) wanted = room;
   threads_ += wanted;
+  unborn_ += wanted;
   leave_lock();
   for (std::size_t made = 0; made < wanted; ++made)
     if (const int error = make_native_thread(&work, this, helper_stack_bytes, true)) {
       enter();
       threads_ -= wanted - made;
+      unborn_ -= wanted - made;
       const bool others = threads_ > 0;
       leave_lock();
       return others ? 0 : -error;

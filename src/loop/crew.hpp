@@ -64,6 +64,7 @@ class crew {
   std::size_t queued_ = 0;
   std::size_t idle_ = 0;  // threads at the bell or on their way from it, that hold no job
   std::size_t threads_ = 0;
+  std::size_t unborn_ = 0;  // of these: those that the kernel may not list yet
   std::size_t told_ = 0;  // of the threads that are no sign of life
   unsigned limit_;
   bool disbanded_ = false;
@@ -75,6 +76,8 @@ class crew {
 
 // Threads of all crews that are no sign of life: those of the runtime's own, and others that have nothing to do.
 std::size_t quiet_helpers() noexcept;
+// How often that number has changed.
+std::size_t quiet_helpers_changes() noexcept;
 // In a forked child, which has none of the threads: every crew begins anew at its next use, with nothing queued.
 void forget_crews_after_fork() noexcept;
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <string>
 #include <thread>
@@ -11,6 +12,7 @@
 
 #include <ringlet/io.hpp>
 
+#include "loop/crew.hpp"
 #include "on_hub.hpp"
 
 using namespace hub_test;
@@ -98,6 +100,46 @@ TEST_CASE("deadlock: is told although the kernel still keeps threads for files t
   CHECK(io::fsync(file) == 0);
   event e;
   CHECK_THROWS_AS(e.wait(), deadlock_error);
+}
+
+TEST_CASE("deadlock: is none while another thread makes helpers for its own work, whatever the moment") {
+  // Each helper leaves as soon as it has nothing to do: threads come and go in every moment of a look.
+  struct task : loop::job {
+    std::atomic<bool> done{false};
+  };
+  auto* helpers = new loop::crew(1, loop::crew::works_for::runtime, std::chrono::nanoseconds(1));
+  std::atomic<event*> asked{nullptr};
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) {
+      event* const e = asked.exchange(nullptr);
+      if (!e) continue;
+      for (const auto end = std::chrono::steady_clock::now() + 8ms; std::chrono::steady_clock::now() < end;) {
+        task t;
+        t.run = [](loop::job& self) { static_cast<task&>(self).done = true; };
+        if (helpers->submit(t) == 0)
+          while (!t.done) std::this_thread::yield();
+      }
+      e->set();
+    }
+  });
+  int told = 0;
+  for (int round = 0; round < 200; ++round) {
+    event e;
+    asked = &e;
+    for (bool is_set = false; !is_set;) {
+      try {
+        e.wait();
+        is_set = true;
+      } catch (const deadlock_error&) {
+        ++told;
+      }
+    }
+  }
+  stop = true;
+  other.join();
+  helpers->disband();
+  CHECK(told == 0);
 }
 
 TEST_CASE("deadlock: a join of a fiber that waits for main is told too") {
