@@ -204,10 +204,9 @@ void fd_table::refresh(fd_watch& w) {
   if (epoch != 0 && w.facts_epoch == epoch && socket) return;
   const long flags = sys::call(SYS_fcntl, w.fd, F_GETFL);
   w.nonblocking = flags >= 0 && (flags & O_NONBLOCK);
-  if (socket) {
-    w.timeouts[0] = socket_timeout(w.fd, SO_RCVTIMEO);
-    w.timeouts[1] = socket_timeout(w.fd, SO_SNDTIMEO);
-  }
+  // Nothing else has any; the number may have been a socket's before.
+  w.timeouts[0] = socket ? socket_timeout(w.fd, SO_RCVTIMEO) : clock::duration::max();
+  w.timeouts[1] = socket ? socket_timeout(w.fd, SO_SNDTIMEO) : clock::duration::max();
   w.facts_epoch = epoch;
 }
 

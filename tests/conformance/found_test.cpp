@@ -120,3 +120,20 @@ CONFORMANCE("recvmmsg: gives a pending error where a receive of one is at the en
   t.did("recvmmsg", ::recvmmsg(s.a, messages, 2, MSG_WAITFORONE, nullptr));
   t.did("recv", ::recv(s.a, text, sizeof text, 0));
 }
+
+CONFORMANCE("read: a pipe with the number of a socket that had a time limit waits without one", "read write") {
+  auto s = t.stream();
+  const timeval limit{0, 30'000};
+  ::setsockopt(s.a, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  char c;
+  t.waits(25ms, [&] { t.did("socket", ::read(s.a, &c, 1)); });
+  ::close(s.a);
+  auto p = t.pipe();
+  if (p.a != s.a) t.saw("same number", ::dup2(p.a, s.a) == s.a);
+  t.meanwhile([&] {
+    ::usleep(120'000);  // four limits
+    (void)!::write(p.b, "x", 1);
+  });
+  t.waits(50ms, [&] { t.did("pipe", ::read(s.a, &c, 1)); });
+  t.join();
+}
