@@ -275,7 +275,7 @@ void fd_table::forget_facts(fd_watch& w) {
   w.tells = short_read::says_nothing;
   w.ready = 3;
   w.no_nowait = 0;
-  w.hung_up = w.reads_end = w.urgent = w.unpollable = w.terminal = w.counter = w.position_taken = false;
+  w.hung_up = w.urgent = w.unpollable = w.terminal = w.counter = w.position_taken = false;
   w.facts_epoch = 0;
 }
 

@@ -60,7 +60,7 @@ struct fd_watch : loop::readiness {
   file_kind kind = file_kind::unknown;
   std::uint8_t ready = 3;        // bit per direction: a try may succeed
   bool hung_up = false;          // HUP, RDHUP or ERR was seen: a short read is no sign of emptiness
-  bool reads_end = false;        // a datagram socket shut down for reading: a read that may wait is at the end, one that may not hears EAGAIN
+  bool reads_end = false;        // during one attempt on a datagram socket shut down for reading (attempt_at_end)
   bool urgent = false;           // so it is near out-of-band data
   bool unpollable = false;       // the engine said EPERM: always ready
   bool counted = false;          // in the process-wide count of hubs that know this number

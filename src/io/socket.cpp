@@ -317,7 +317,7 @@ ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, cons
   while (true) {
     int ended = 0;
     if (got == -EAGAIN && __builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d)) {
-      got = attempt(&w, done);
+      got = attempt_at_end(w, [&] { return attempt(&w, done); });
       break;
     }
     if (got == -EAGAIN || (w.is_armed(d) && !w.maybe_ready(d))) {

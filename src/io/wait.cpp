@@ -14,10 +14,12 @@ bool polled_ready(int fd, short events) {
 }
 
 // The kernel itself makes the difference (recvmsg of unix and UDP sockets), so only it can say what such a read gives.
-bool is_shut_for_reading(fd_watch& w, direction d) {
+// Its errors, which every poll tells, are no end: a queue of them (IP_RECVERR) stays, and a read that may wait waits.
+bool is_shut_for_reading(const fd_watch& w, direction d) {
   if (d != direction::in || w.kind != file_kind::datagram) return false;
-  w.reads_end = polled_ready(w.fd, POLLRDHUP);
-  return w.reads_end;
+  pollfd p{w.fd, POLLRDHUP, 0};
+  const timespec at_once{0, 0};
+  return sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) > 0 && (p.revents & POLLRDHUP);
 }
 
 call_deadline deadline_of(const fd_watch& w, direction d, deadline until) {

@@ -35,9 +35,17 @@ call_deadline deadline_of(const fd_watch&, direction, deadline until);
 // Does the kernel say so at this moment?
 bool polled_ready(int fd, short events);
 
-// Whether the next attempt on this one, which has just said EAGAIN, will be the end of what is to read: it is told by
-// `reads_end` to ask as one who may wait, which it won't.
-bool is_shut_for_reading(fd_watch&, direction);
+// Whether this one, which has just said EAGAIN, would give one who may wait the end of what is to read.
+bool is_shut_for_reading(const fd_watch&, direction);
+
+// The attempt there. It asks as one who may wait, which it won't; only this one does, for others might.
+template <class Attempt>
+ssize_t attempt_at_end(fd_watch& w, Attempt attempt) {
+  w.reads_end = true;
+  const ssize_t result = attempt();
+  w.reads_end = false;
+  return result;
+}
 
 // A fiber whose calls all return at once, with something or with EAGAIN, gives the others a turn now and then.
 inline void keep_fair(hub_state& h) {
@@ -81,7 +89,7 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   const call_deadline limit = deadline_of(w, d, until);
   const detail::signal_watch signals = h.watch_signals(limit.effect());
   while (true) {
-    if (__builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d)) return attempt(&w);
+    if (__builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d)) return attempt_at_end(w, [&] { return attempt(&w); });
     w.clear_ready(d);
     const int ended = park_on(w, d, limit.until, what, signals);
     if (ended && ended != -ETIME) return ended;

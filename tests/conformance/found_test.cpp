@@ -2,6 +2,7 @@
 
 #include "conformance.hpp"
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -31,6 +32,38 @@ CONFORMANCE("recv: a datagram socket that is shut down while it waits is at its 
     t.did("again", receive());
     t.did("without waiting", ::recv(d.a, &c, 1, MSG_DONTWAIT));
   }
+}
+
+CONFORMANCE("recv: a datagram socket's queue of errors is not its end", "recv read recvmsg poll setsockopt") {
+  const int nobody = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in there{};
+  there.sin_family = AF_INET;
+  there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof there;
+  t.saw("bound", ::bind(nobody, reinterpret_cast<sockaddr*>(&there), length));
+  ::getsockname(nobody, reinterpret_cast<sockaddr*>(&there), &length);
+  const int s = t.own(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  t.did("connect", ::connect(s, reinterpret_cast<sockaddr*>(&there), sizeof there));
+  ::close(nobody);
+  const int on = 1;
+  const timeval soon{0, 60000};
+  t.did("IP_RECVERR", ::setsockopt(s, IPPROTO_IP, IP_RECVERR, &on, sizeof on));
+  t.did("SO_RCVTIMEO", ::setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon));
+  t.did("send", ::send(s, "x", 1, 0));
+  pollfd refused{s, 0, 0};
+  t.saw("refused", ::poll(&refused, 1, 5000));
+  char text[8];
+  iovec part{text, sizeof text};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  t.did("the error", ::recv(s, text, sizeof text, 0));
+  for (int twice = 0; twice < 2; ++twice) {
+    t.waits(50ms, [&] { t.did("recv", ::recv(s, text, sizeof text, 0)); });
+    t.waits(50ms, [&] { t.did("read", ::read(s, text, sizeof text)); });
+    t.waits(50ms, [&] { t.did("recvmsg", ::recvmsg(s, &message, 0)); });
+  }
+  t.saw("still there", ::poll(&refused, 1, 0));
 }
 
 CONFORMANCE("write: an eventfd with room for one, not for what is added, waits", "write read") {
