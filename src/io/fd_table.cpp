@@ -82,6 +82,14 @@ void after_fork_in_child() {
   hubs_lock.release();
 }
 
+// Of an anonymous inode.
+bool is_eventfd(int fd) {
+  char link[40], target[32] = {};
+  std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  return sys::call(SYS_readlink, link, target, sizeof target - 1) > 0 &&
+         std::strcmp(target, "anon_inode:[eventfd]") == 0;
+}
+
 clock::duration socket_timeout(int fd, int option) {
   timeval t{};
   socklen_t size = sizeof t;
@@ -186,10 +194,7 @@ file_kind fd_table::kind_of(fd_watch& w) {
       w.kind = file_kind::other;
       char settings[256];  // a struct termios, the kernel's or a larger one
       w.terminal = S_ISCHR(s.st_mode) && sys::call(SYS_ioctl, w.fd, 0x5401 /* TCGETS */, settings) == 0;
-      char link[40], target[32] = {};
-      std::snprintf(link, sizeof link, "/proc/self/fd/%d", w.fd);
-      w.counter = (s.st_mode & S_IFMT) == 0 && sys::call(SYS_readlink, link, target, sizeof target - 1) > 0 &&
-                  std::strcmp(target, "anon_inode:[eventfd]") == 0;
+      w.counter = (s.st_mode & S_IFMT) == 0 && is_eventfd(w.fd);
       break;
     }
   }

@@ -89,7 +89,8 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   const call_deadline limit = deadline_of(w, d, until);
   const detail::signal_watch signals = h.watch_signals(limit.effect());
   while (true) {
-    if (__builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d)) return attempt_at_end(w, [&] { return attempt(&w); });
+    if (__builtin_expect(w.hung_up, 0) && is_shut_for_reading(w, d))
+      return attempt_at_end(w, [&] { return attempt(&w); });
     w.clear_ready(d);
     const int ended = park_on(w, d, limit.until, what, signals);
     if (ended && ended != -ETIME) return ended;

@@ -2,13 +2,18 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
+#include <cstddef>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -412,6 +417,39 @@ TEST_CASE("bad arguments: the kernel's errors, never a crash") {
   CHECK(io::read(p.a, &c, 0) == 0);
   CHECK(io::write(p.a, &c, 0) == 0);
   CHECK(io::connect(p.a, nullptr, 0) != 0);
+}
+
+TEST_CASE("write: a full eventfd parks the fiber also where the kernel lets nobody look at memory (seccomp)") {
+  owned event(eventfd(0, EFD_CLOEXEC));
+  for (const int denied : {EPERM, ENOSYS}) {
+    std::thread([&] {
+      sock_filter rules[] = {
+          BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | unsigned(denied)),
+          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      };
+      const sock_fprog program{std::size(rules), rules};
+      CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+      CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+      std::uint64_t got = 0;
+      for (const auto& [there, more] :
+           {std::pair<std::uint64_t, std::uint64_t>{UINT64_MAX - 1, 1}, {UINT64_MAX - 3, 5}}) {
+        CHECK(io::write(event, &there, sizeof there) == sizeof there);
+        CHECK(io::write(event, &there, 4) == -EINVAL);
+        CHECK(io::write(event, reinterpret_cast<void*>(8), 8) == -EFAULT);
+        auto writer = spawn([&, n = more] { return io::write(event, &n, sizeof n); });
+        ringlet::sleep(2ms);
+        CHECK(!writer.ready());
+        CHECK(io::read(event, &got, sizeof got) == sizeof got);
+        CHECK(got == there);
+        CHECK(writer.get() == sizeof more);
+        CHECK(io::read(event, &got, sizeof got) == sizeof got);
+        CHECK(got == more);
+        CHECK(io::write(event, reinterpret_cast<void*>(8), 8) == -EFAULT);
+      }
+    }).join();
+  }
 }
 
 TEST_CASE("eventfd, timerfd: reads park, too") {
