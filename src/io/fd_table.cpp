@@ -9,13 +9,12 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 
-#include <cstdio>
-#include <cstring>
 #include <new>
 
 #include "base/assert.hpp"
 #include "base/lock.hpp"
 #include "base/sys.hpp"
+#include "io/counter.hpp"
 #include "io/doors.hpp"
 
 namespace ringlet::io {
@@ -80,14 +79,6 @@ void after_fork_in_child() {
   hub_count.store(0, std::memory_order_relaxed);
   if (known_to) ::madvise(static_cast<void*>(known_to), counts_bytes, MADV_DONTNEED);
   hubs_lock.release();
-}
-
-// Of an anonymous inode.
-bool is_eventfd(int fd) {
-  char link[40], target[32] = {};
-  std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  return sys::call(SYS_readlink, link, target, sizeof target - 1) > 0 &&
-         std::strcmp(target, "anon_inode:[eventfd]") == 0;
 }
 
 clock::duration socket_timeout(int fd, int option) {

@@ -1,0 +1,64 @@
+#include "io/transfer.hpp"
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <ringlet/io.hpp>
+
+#include "base/sys.hpp"
+
+namespace ringlet::io {
+
+void note_short(fd_watch* w, ssize_t got, std::size_t wanted, bool ancillary) {
+  if (!w || got <= 0 || std::size_t(got) >= wanted || !w->is_armed(direction::in) || w->hung_up || w->urgent) return;
+  if (w->tells == short_read::says_empty || (w->tells == short_read::says_empty_unless_ancillary && !ancillary))
+    w->clear_ready(direction::in);
+}
+
+ssize_t receive_bytes(fd_watch* w, int fd, void* buffer, std::size_t size, int how) {
+  if (!w || w->tells != short_read::says_empty_unless_ancillary || !w->is_armed(direction::in)) {
+    const ssize_t got = sys::call(SYS_recvfrom, fd, buffer, size, how, nullptr, nullptr);
+    if (!(how & MSG_PEEK)) note_short(w, got, std::min(size, most_at_once), false);
+    return got;
+  }
+  iovec part{buffer, size};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  const ssize_t got = sys::call(SYS_recvmsg, fd, &message, how);
+  if (!(how & MSG_PEEK)) note_short(w, got, std::min(size, most_at_once), message.msg_flags & MSG_CTRUNC);
+  return got;
+}
+
+ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(parts);
+  message.msg_iovlen = std::size_t(count);
+  return sys::call(SYS_sendmsg, fd, &message, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+bool ends_here(int fd, direction d) {
+  if (d == direction::out) return polled_ready(fd, 0);  // POLLERR, POLLHUP: no more goes
+  pollfd p{fd, POLLPRI, 0};
+  const timespec at_once{0, 0};
+  int answer = 0;
+  if (sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) <= 0) return false;
+  if ((p.revents & POLLPRI) && sys::call(SYS_ioctl, fd, SIOCATMARK, &answer) == 0 && answer) return true;
+  return (p.revents & POLLERR) && sys::call(SYS_ioctl, fd, FIONREAD, &answer) == 0 && answer == 0;
+}
+
+int wait_for_room(fd_watch& w, direction d, deadline until, const char* what, clock::duration& pause,
+                  const detail::signal_watch& signals) {
+  if (d == direction::in || w.kind != file_kind::datagram || until == deadline::passed() ||
+      !polled_ready(w.fd, POLLOUT))
+    return park_on(w, d, until, what, signals);
+  const std::uint32_t generation = w.generation;
+  const int slept = sleep_until(std::min(until, deadline(pause)));
+  pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(20));
+  if (slept) return slept;
+  return w.generation != generation ? -EBADF : until.has_passed() ? -ETIME : 0;
+}
+
+}  // namespace ringlet::io

@@ -1,0 +1,222 @@
+// read and write, on all kinds of files: each is an attempt on a vector that cannot block.
+//
+// It tries with RWF_NOWAIT (unix streams as a receive); files that don't know it are asked by poll first, and regular
+// ones read by the engine. Blocking writes go on until all is written, as a thread's do.
+//
+// Always true: the caller's vector is looked at only after the kernel has accepted it, or found it readable.
+
+#include <ringlet/io.hpp>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/sys.hpp"
+#include "io/counter.hpp"
+#include "io/transfer.hpp"
+#include "io/wait.hpp"
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 8
+#endif
+
+namespace ringlet::io {
+
+namespace {
+
+enum class verb { read, write };
+
+// preadv2/pwritev2 that will not wait. -EAGAIN: it would. -EOPNOTSUPP: this kind of file cannot be asked so.
+ssize_t try_vector(verb v, int fd, const iovec* parts, int count, bool reads_end = false) {
+  if (__builtin_expect(reads_end, 0) && v == verb::read) return sys::call(SYS_readv, fd, parts, count);
+  return sys::call(v == verb::read ? SYS_preadv2 : SYS_pwritev2, fd, parts, count, -1L, -1L, RWF_NOWAIT);
+}
+
+// A file whose reads cannot be tried (terminals, inotify, others on some kernels; regular files that are not in the
+// page cache).
+ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline until, const char* what) {
+  hub_state& h = hub_state::here();
+  fd_table& table = fd_table::of(h);
+  fd_watch& w = table.get(fd);
+  const long plain = v == verb::read ? SYS_readv : SYS_writev;
+  const direction d = v == verb::read ? direction::in : direction::out;
+  if (table.kind_of(w) == file_kind::regular) {
+    if (v == verb::write) return sys::call(plain, fd, parts, count);
+    return perform({.code = loop::opcode::readv, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1},
+                   until, what, fd);
+  }
+  table.refresh(w);
+  if (w.nonblocking) {
+    keep_fair(h);
+    return sys::call(plain, fd, parts, count);
+  }
+  const std::uint64_t number = v == verb::write && w.counter && count > 0 ? number_in(parts) : 1;
+  if (number == 0) return sys::call(plain, fd, parts, count);
+  // A terminal with room for one byte is ready, and then waits inside the call for the rest. So it may wait elsewhere.
+  if (v == verb::write && (w.terminal || is_too_full(fd, number)))
+    return perform({.code = loop::opcode::writev,
+                    .fd = fd,
+                    .parts = parts,
+                    .count = unsigned(count),
+                    .offset = -1,
+                    .may_block = true},
+                   until, what, fd, h.watch_signals(detail::signal_effect::ends_unless_restarted));
+  // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
+  const short events = v == verb::read ? POLLIN : POLLOUT;
+  return until_ready(fd, d, until, what, [&](fd_watch*) -> ssize_t {
+    return polled_ready(fd, events) ? sys::call(plain, fd, parts, count) : -EAGAIN;
+  });
+}
+
+// A file gave less than was asked: because it ends there, or because the page cache does?
+bool at_end_of_file(int fd) {
+  struct stat s;
+  const long at = sys::call(SYS_lseek, fd, 0L, SEEK_CUR);
+  return at < 0 || sys::call(SYS_fstat, fd, &s) != 0 || (!S_ISBLK(s.st_mode) && at >= s.st_size);
+}
+
+bool unaskable_file(fd_table& table, fd_watch* known, direction d) {
+  return known && known->knows_no_nowait(d) && table.kind_of(*known) != file_kind::unknown && known->knows_no_nowait(d);
+}
+
+// The kernel refuses RWF_NOWAIT here, or says that a regular file would have to be read from the disk.
+bool cannot_be_asked(fd_table& table, int fd, ssize_t answer) {
+  return answer == -EOPNOTSUPP || (answer == -EAGAIN && table.kind_of(table.get(fd)) == file_kind::regular);
+}
+
+ssize_t wait_for_unaskable(verb v, int fd, const iovec* parts, int count, deadline until, const char* what) {
+  fd_table& table = fd_table::of(hub_state::here());
+  fd_watch& w = table.get(fd);
+  const direction d = v == verb::read ? direction::in : direction::out;
+  if (table.kind_of(w) != file_kind::regular) w.no_nowait |= std::uint8_t(1u << unsigned(d));
+  return wait_for_vector(v, fd, parts, count, until, what);
+}
+
+// A regular file's position is one reader's at a time, as in the kernel, also while the engine reads for it; the engine
+// itself would let two read the same bytes. Other hubs and duplicates of the fd are not kept away.
+class position_hold {
+ public:
+  void take(fd_watch& w) {
+    if (w_) return;
+    w_ = &w;
+    generation_ = w.generation;
+    w.position_taken = true;
+  }
+  ~position_hold() {
+    if (!w_ || w_->generation != generation_) return;  // the number means another file
+    w_->position_taken = false;
+    fd_table::wake_next(*w_, direction::in);
+  }
+
+ private:
+  fd_watch* w_ = nullptr;
+  std::uint32_t generation_ = 0;
+};
+
+int wait_for_position(fd_watch& w, deadline until, const char* what) {
+  while (w.position_taken) {
+    const int ended = park_in_line(w, direction::in, until, what, {});
+    if (ended == 0 && !w.position_taken && !w.waiters[0].empty()) fd_table::wake_next(w, direction::in);
+    if (ended) return ended == -ETIME ? -ETIMEDOUT : ended;
+  }
+  return 0;
+}
+
+// The caller's vector is looked at only after the kernel has accepted it: a bad one is EFAULT, not a crash. `ours`: it
+// is no caller's, and has one part.
+ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const char* what, bool ours = false) {
+  fd_table& table = fd_table::of(hub_state::here());
+  fd_watch* known = table.find(fd);
+  if (known && known->position_taken)
+    if (const int failed = wait_for_position(*known, until, what)) return failed;
+  bool unaskable = unaskable_file(table, known, direction::in);
+  if (unaskable) return wait_for_unaskable(verb::read, fd, parts, count, until, what);
+  bool goes_on = false;  // a regular file, cut short by the cache's end
+  position_hold position;
+  std::uint32_t generation = 0;
+  const ssize_t result = until_ready(
+      fd, direction::in, until, what,
+      [&](fd_watch* w) -> ssize_t {
+        if (w && w->tells == short_read::says_empty_unless_ancillary && w->is_armed(direction::in) && ours)
+          return receive_bytes(w, fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
+        const ssize_t got = try_vector(verb::read, fd, parts, count, w && w->reads_end);
+        if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
+          note_short(w, got, std::size_t(-1), true);
+          goes_on = !(w && w->is_armed(direction::in)) && table.kind_of(table.get(fd)) == file_kind::regular &&
+                    !at_end_of_file(fd);
+        }
+        unaskable = cannot_be_asked(table, fd, got);
+        if (goes_on || unaskable) {
+          fd_watch& file = table.get(fd);
+          generation = file.generation;
+          if (table.kind_of(file) == file_kind::regular) position.take(file);
+        }
+        return unaskable ? 0 : got;
+      },
+      !ours);
+  if (!goes_on && !unaskable) return result;
+  // Others may have run meanwhile (keep_fair), and closed it.
+  const bool same_file = table.get(fd).generation == generation;
+  if (unaskable) return same_file ? wait_for_unaskable(verb::read, fd, parts, count, until, what) : -EBADF;
+  if (result <= 0 || !same_file) return result;
+  const rest_of rest(parts, count, std::size_t(result));
+  const ssize_t more = wait_for_vector(verb::read, fd, rest.parts(), rest.count(), until, what);
+  return more > 0 ? result + more : result;
+}
+
+ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, const char* what) {
+  fd_table& table = fd_table::of(hub_state::here());
+  fd_watch* known = table.find(fd);
+  if (known && known->kind == file_kind::regular && table.kind_of(*known) == file_kind::regular) {
+    keep_fair(hub_state::here());
+    if (known->position_taken)
+      if (const int failed = wait_for_position(*known, until, what)) return failed;
+    return sys::call(SYS_writev, fd, parts, count);
+  }
+  bool unaskable = unaskable_file(table, known, direction::out);
+  if (unaskable) return wait_for_unaskable(verb::write, fd, parts, count, until, what);
+  const auto size_of_all = [&] { return total(parts, std::size_t(count)); };
+  const ssize_t result = transfer_all(
+      fd, direction::out, size_of_all, until, what,
+      [&](fd_watch* w, std::size_t done) -> ssize_t {
+        if (done == 0) {
+          const ssize_t got = try_vector(verb::write, fd, parts, count);
+          unaskable = cannot_be_asked(table, fd, got);
+          return unaskable ? -EOPNOTSUPP : got;
+        }
+        const rest_of rest(parts, count, done);
+        return w && w->kind == file_kind::stream ? send_rest(fd, rest.parts(), rest.count(), 0)
+                                                 : try_vector(verb::write, fd, rest.parts(), rest.count());
+      },
+      true);
+  return unaskable ? wait_for_unaskable(verb::write, fd, parts, count, until, what) : result;
+}
+
+}  // namespace
+
+ssize_t read(int fd, void* buffer, std::size_t size, deadline until) noexcept {
+  if (size == 0) return sys::call(SYS_read, fd, buffer, size);
+  const iovec part{buffer, std::min(size, most_at_once)};
+  return read_vector(fd, &part, 1, until, "read", true);
+}
+ssize_t readv(int fd, const iovec* parts, int count, deadline until) noexcept {
+  return read_vector(fd, parts, count, until, "readv");
+}
+ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexcept {
+  // An empty message, which only the plain call sends; a vector of nothing is no message.
+  if (size == 0) {
+    const ssize_t sent = send(fd, data, 0, 0, until);
+    return sent == -ENOTSOCK ? sys::call(SYS_write, fd, data, size) : sent;
+  }
+  const iovec part{const_cast<void*>(data), std::min(size, most_at_once)};
+  return write_vector(fd, &part, 1, until, "write");
+}
+ssize_t writev(int fd, const iovec* parts, int count, deadline until) noexcept {
+  return write_vector(fd, parts, count, until, "writev");
+}
+
+}  // namespace ringlet::io
