@@ -16,10 +16,12 @@
 #include <ringlet/io.hpp>
 
 #include "base/sys.hpp"
+#include "dialect.hpp"
 #include "hub/hub.hpp"
 #include "io/doors.hpp"
 #include "io/wait.hpp"
 #include "loop/offload.hpp"
+#include "moments.hpp"
 #include "sync/address_wait.hpp"
 
 #ifndef P_PIDFD
@@ -28,25 +30,7 @@
 
 namespace ringlet::by_number {
 
-namespace {
-
-bool no_pointer(const void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p) < 4096; }
-bool valid(const timespec& t) noexcept { return t.tv_sec >= 0 && t.tv_nsec >= 0 && t.tv_nsec < 1'000'000'000; }
-
-clock::duration duration_of(const timespec& t) noexcept {
-  constexpr time_t most = std::numeric_limits<long>::max() / 1'000'000'000 - 1;
-  return t.tv_sec > most ? clock::duration::max() : std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
-}
-timespec timespec_of(clock::duration d) noexcept {
-  const auto whole = std::chrono::floor<std::chrono::seconds>(d);
-  return {time_t(whole.count()), long((d - whole).count())};
-}
-timespec left_until(deadline until) noexcept {
-  if (until.is_never()) return {};
-  return timespec_of(std::max(until.at() - clock::now(), clock::duration::zero()));
-}
-
-}  // namespace
+using hooks::after, hooks::is_valid, hooks::no_pointer, hooks::remaining, hooks::to_duration;
 
 // --- helpers ----------------------------------------------------------------------------------------------------------
 
@@ -94,51 +78,16 @@ long write(int fd, const void* data, std::size_t size) noexcept {
   return is_regular(fd) ? pass : io::write(fd, data, size);
 }
 
-namespace {
-constexpr unsigned most_messages = 1024;  // UIO_MAXIOV
-}
-
 long recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) noexcept {
-  if (count == 0 || (flags & MSG_DONTWAIT) || no_pointer(messages) || (timeout && (no_pointer(timeout) || !valid(*timeout)))) return pass;
-  const deadline until = timeout ? deadline(duration_of(*timeout)) : never;
-  const int each = flags & ~MSG_WAITFORONE;
-  count = std::min(count, most_messages);
-  // What is there, or pending as an error, is this call's to give: it asks for errors where a receive of one
-  // does not, even for no message at all.
-  const bool takes_parts = !(flags & MSG_WAITALL);
-  const long first = sys::call(SYS_recvmmsg, fd, messages, takes_parts ? count : 0, each | MSG_DONTWAIT, nullptr);
-  if (first < 0 && first != -EAGAIN) return first;
-  unsigned done = first > 0 ? unsigned(first) : 0;
-  if (done > 0 && ((timeout && until.has_passed()) || (flags & MSG_WAITFORONE) || (messages[done - 1].msg_hdr.msg_flags & MSG_OOB))) count = done;
-  while (done < count) {
-    const ssize_t size = io::recvmsg(fd, &messages[done].msg_hdr, each);
-    if (size < 0) {
-      if (done == 0) return size;
-      break;
-    }
-    messages[done].msg_len = unsigned(size);
-    const bool urgent = messages[done].msg_hdr.msg_flags & MSG_OOB;
-    ++done;
-    if (urgent || (timeout && until.has_passed())) break;
-    if (done < count && takes_parts) {
-      const long more = sys::call(SYS_recvmmsg, fd, messages + done, count - done, each | MSG_DONTWAIT, nullptr);
-      if (more > 0) done += unsigned(more);
-    }
-    if (flags & MSG_WAITFORONE) break;
-  }
-  if (timeout) *timeout = left_until(until);
-  return long(done);
+  if (no_pointer(messages) || (timeout && (no_pointer(timeout) || !is_valid(*timeout)))) return pass;
+  const deadline until = timeout ? after(*timeout) : never;
+  const long got = io::recvmmsg(fd, messages, count, flags, until);
+  if (timeout && got > 0) *timeout = remaining(until);
+  return got;
 }
 
 long sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept {
-  if (count == 0 || (flags & MSG_DONTWAIT) || no_pointer(messages)) return pass;
-  count = std::min(count, most_messages);
-  for (unsigned done = 0; done < count; ++done) {
-    const ssize_t size = io::sendmsg(fd, &messages[done].msg_hdr, flags);
-    if (size < 0) return done == 0 ? long(size) : long(done);
-    messages[done].msg_len = unsigned(size);
-  }
-  return long(count);
+  return no_pointer(messages) ? pass : io::sendmmsg(fd, messages, count, flags);
 }
 
 // No flag of sendfile says "do not wait", and a kernel thread for each of hundreds that send is what we are here to avoid.
@@ -168,24 +117,24 @@ long send_file(int to, int from, off_t* offset, std::size_t count) noexcept {
 
 long sleep(clockid_t which, int flags, const timespec* wanted, timespec* left) noexcept {
   if (which != CLOCK_REALTIME && which != CLOCK_MONOTONIC && which != CLOCK_BOOTTIME && which != CLOCK_TAI) return pass;
-  if (no_pointer(wanted) || !valid(*wanted)) return pass;
+  if (no_pointer(wanted) || !is_valid(*wanted)) return pass;
   if (!(flags & TIMER_ABSTIME)) {
-    const deadline until(duration_of(*wanted));
+    const deadline until = after(*wanted);
     const int answer = io::sleep_until(until);
-    if (answer == -EINTR && left) *left = left_until(until);
+    if (answer == -EINTR && left) *left = remaining(until);
     return answer;
   }
   const timespec moment = *wanted;
   while (true) {
     timespec now;
     ::clock_gettime(which, &now);
-    const auto rest = duration_of(moment) - duration_of(now);
+    const auto rest = to_duration(moment) - to_duration(now);
     if (rest <= rest.zero()) return io::sleep_until(deadline::passed());
     // A clock that may be set is looked at again.
     const int answer = io::sleep_until(which == CLOCK_MONOTONIC ? rest : std::min<clock::duration>(rest, std::chrono::seconds(1)));
     if (answer != 0) return answer;
     ::clock_gettime(which, &now);
-    if (duration_of(now) >= duration_of(moment)) return 0;
+    if (to_duration(now) >= to_duration(moment)) return 0;
   }
 }
 
@@ -367,7 +316,7 @@ long ring_enter(long fd, long to_submit, long wanted, long flags, long argument,
   deadline until = never;
   if ((flags & IORING_ENTER_EXT_ARG) && !no_pointer(pointer<void>(argument))) {
     const auto* given = pointer<const io_uring_getevents_arg>(argument);
-    if (given->ts) until = deadline(duration_of(*reinterpret_cast<const timespec*>(given->ts)));
+    if (given->ts) until = after(*reinterpret_cast<const timespec*>(given->ts));
   }
   const long submitted = sys::call(SYS_io_uring_enter, fd, to_submit, 0, flags, argument, size);
   if (submitted < 0) return submitted;

@@ -11,23 +11,14 @@
 
 #include "base/sys.hpp"
 #include "by_number.hpp"
+#include "dialect.hpp"
+#include "moments.hpp"
 
 namespace ringlet::by_number {
 
+using hooks::after, hooks::is_valid, hooks::no_pointer, hooks::remaining;
+
 namespace {
-
-bool no_pointer(const void* p) noexcept { return reinterpret_cast<std::uintptr_t>(p) < 4096; }
-bool valid(const timespec& t) noexcept { return t.tv_sec >= 0 && t.tv_nsec >= 0 && t.tv_nsec < 1'000'000'000; }
-
-deadline after(const timespec& t) noexcept {
-  constexpr time_t most = std::numeric_limits<long>::max() / 1'000'000'000 - 1;
-  return t.tv_sec > most ? never : deadline(std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec));
-}
-void tell_left(timespec* where, deadline until) noexcept {
-  const auto left = std::max(until.at() - clock::now(), clock::duration::zero());
-  const auto whole = std::chrono::floor<std::chrono::seconds>(left);
-  *where = {time_t(whole.count()), long((left - whole).count())};
-}
 
 constexpr auto look_again = std::chrono::milliseconds(20);
 
@@ -122,12 +113,12 @@ bool bad_sets(int count, const fd_set* in, const fd_set* out, const fd_set* odd)
 }  // namespace
 
 long ppoll(pollfd* fds, unsigned long count, timespec* timeout, const mask* blocked) noexcept {
-  if ((timeout && (no_pointer(timeout) || !valid(*timeout))) || (count > 0 && no_pointer(fds))) return pass;
+  if ((timeout && (no_pointer(timeout) || !is_valid(*timeout))) || (count > 0 && no_pointer(fds))) return pass;
   const deadline until = timeout ? after(*timeout) : never;
   if (blocked) threads::mask_for_this_call(*blocked);
   if (threads::has_signal_due()) return -EINTR;
   const long found = io::poll(fds, count, until);
-  if (timeout && !until.is_never()) tell_left(timeout, until);
+  if (timeout && !until.is_never()) *timeout = remaining(until);
   return found;
 }
 
@@ -137,20 +128,19 @@ long select(int count, fd_set* in, fd_set* out, fd_set* odd, timeval* timeout) n
   if (timeout && timeout->tv_sec < 1'000'000'000) until = deadline(std::chrono::seconds(timeout->tv_sec) + std::chrono::microseconds(timeout->tv_usec));
   const long answer = select_until(count, in, out, odd, until);
   if (timeout && !until.is_never()) {
-    timespec left;
-    tell_left(&left, until);
+    const timespec left = remaining(until);
     *timeout = {left.tv_sec, left.tv_nsec / 1000};
   }
   return answer;
 }
 
 long pselect(int count, fd_set* in, fd_set* out, fd_set* odd, timespec* timeout, const mask_argument* blocked) noexcept {
-  if (bad_sets(count, in, out, odd) || (timeout && (no_pointer(timeout) || !valid(*timeout)))) return pass;
+  if (bad_sets(count, in, out, odd) || (timeout && (no_pointer(timeout) || !is_valid(*timeout)))) return pass;
   const deadline until = timeout ? after(*timeout) : never;
   if (blocked && blocked->set) threads::mask_for_this_call(*blocked->set);
   if (threads::has_signal_due()) return -EINTR;
   const long answer = select_until(count, in, out, odd, until);
-  if (timeout && !until.is_never()) tell_left(timeout, until);
+  if (timeout && !until.is_never()) *timeout = remaining(until);
   return answer;
 }
 
@@ -162,7 +152,7 @@ long epoll(int fd, epoll_event* events, int capacity, deadline until, const mask
 }
 
 long epoll(int fd, epoll_event* events, int capacity, const timespec* timeout, const mask* blocked) noexcept {
-  if (timeout && (no_pointer(timeout) || !valid(*timeout))) return pass;
+  if (timeout && (no_pointer(timeout) || !is_valid(*timeout))) return pass;
   return epoll(fd, events, capacity, timeout ? after(*timeout) : never, blocked);
 }
 

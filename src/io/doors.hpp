@@ -1,8 +1,12 @@
 #pragma once
 // What the doors (hooks) need of io besides the calls of <ringlet/io.hpp>: may this call park, and what they must tell
-// about fds. Cheap: each is a few loads when there is nothing to do.
+// about fds (cheap: each is a few loads when there is nothing to do); and calls that only libc's names have.
+
+#include <ringlet/deadline.hpp>
 
 #include "base/shown.hpp"
+
+struct mmsghdr;
 
 namespace ringlet::io {
 
@@ -28,5 +32,10 @@ RINGLET_SHOWN void fd_changed(int fd) noexcept;
 RINGLET_SHOWN void fd_closing(int fd) noexcept;
 // The hooks report such changes from now on (true), so what the kernel said about an fd may be remembered.
 RINGLET_SHOWN void observe_descriptors(bool reported) noexcept;
+
+// recvmmsg(2) and sendmmsg(2): how many messages, or -errno as the calls of <ringlet/io.hpp> have it. `until` is the
+// timeout as that of recvmmsg(2): looked at after each message only. The vector's own address must be good.
+RINGLET_SHOWN int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline until = never) noexcept;
+RINGLET_SHOWN int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept;
 
 }  // namespace ringlet::io

@@ -236,6 +236,20 @@ CONFORMANCE("recvmmsg: its timeout is looked at after a message only", "recvmmsg
   t.join();
 }
 
+CONFORMANCE("recvmmsg: a timeout of nothing gives one message, however many are there", "recvmmsg") {
+  auto s = t.datagrams();
+  for (const int flags : {0, int(MSG_DONTWAIT), int(MSG_WAITALL), int(MSG_WAITFORONE)}) {
+    for (int i = 0; i < 3; ++i) ::send(s.b, "x", 1, 0);
+    batch in;
+    timespec nothing{0, 0};
+    t.did("recvmmsg", ::recvmmsg(s.a, in.all, 4, flags, &nothing));
+    t.saw("left", nothing.tv_sec * 1000000000 + nothing.tv_nsec);
+    timespec second{1, 0};
+    t.did("the others", ::recvmmsg(s.a, in.all, 2, flags, &second));
+    t.saw("less is left", second.tv_sec == 0 && second.tv_nsec > 0);
+  }
+}
+
 CONFORMANCE("recvmmsg: SO_RCVTIMEO gives EAGAIN", "recvmmsg setsockopt") {
   auto s = t.datagrams();
   const timeval soon{0, 60000};
