@@ -1,5 +1,5 @@
 #pragma once
-// What the hub does about fork, links and handles; small pieces that hub.cpp calls.
+// What the hub does about fork, links and handles; small pieces that hub.cpp and fiber_life.cpp call.
 
 #include "hub/hub.hpp"
 
