@@ -89,22 +89,23 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
     if (got > 0 && !(flags & MSG_PEEK)) note_short(w, got, whole(), ancillary);
     return got;
   };
-  if (!(flags & MSG_WAITALL)) {
-    const ssize_t got = until_ready(fd, direction::in, until, "recvmsg", once, true);
-    return (got == -EAGAIN || got == -EINTR) && whole() == 0 ? of_nothing(fd, got) : got;
-  }
-  if (flags & MSG_PEEK) return peek_all(fd, most_at_once, until, "recvmsg", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr); });
-  // What came with ancillary data is a message of its own.
-  return transfer_all(fd, direction::in, [&] { return ancillary ? 0 : whole(); }, until, "recvmsg", [&](fd_watch* w, std::size_t done) -> ssize_t {
-    if (done == 0) return once(w);
-    const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
-    msghdr more{};
-    more.msg_iov = const_cast<iovec*>(rest.parts());
-    more.msg_iovlen = std::size_t(rest.count());
-    const ssize_t got = sys::call(SYS_recvmsg, fd, &more, how);
-    note_short(w, got, whole() - done, more.msg_flags & MSG_CTRUNC);
-    return got;
-  }, true);
+  const auto receive = [&]() -> ssize_t {
+    if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recvmsg", once, true);
+    if (flags & MSG_PEEK) return peek_all(fd, most_at_once, until, "recvmsg", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr); });
+    // What came with ancillary data is a message of its own.
+    return transfer_all(fd, direction::in, [&] { return ancillary ? 0 : whole(); }, until, "recvmsg", [&](fd_watch* w, std::size_t done) -> ssize_t {
+      if (done == 0) return once(w);
+      const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
+      msghdr more{};
+      more.msg_iov = const_cast<iovec*>(rest.parts());
+      more.msg_iovlen = std::size_t(rest.count());
+      const ssize_t got = sys::call(SYS_recvmsg, fd, &more, how);
+      note_short(w, got, whole() - done, more.msg_flags & MSG_CTRUNC);
+      return got;
+    }, true);
+  };
+  const ssize_t got = receive();
+  return (got == -EAGAIN || got == -EINTR) && whole() == 0 ? of_nothing(fd, got) : got;
 }
 
 ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline until) noexcept {

@@ -124,7 +124,7 @@ CONFORMANCE("readv, recvmsg: a bad vector is refused at once, also where there i
   });
 }
 
-CONFORMANCE("recv: of nothing from an empty TCP socket waits once, and gives nothing", "recv recvmsg") {
+CONFORMANCE("recv: of nothing from an empty TCP socket waits once, and gives nothing", "recv recvmsg recvmmsg") {
   auto s = t.tcp();
   const timeval limit{0, 60'000};
   ::setsockopt(s.a, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -132,6 +132,9 @@ CONFORMANCE("recv: of nothing from an empty TCP socket waits once, and gives not
   msghdr message{};
   t.waits(55ms, [&] { t.did("recv", ::recv(s.a, &c, 0, 0)); });
   t.waits(55ms, [&] { t.did("recvmsg", ::recvmsg(s.a, &message, 0)); });
+  t.waits(55ms, [&] { t.did("recvmsg of all", ::recvmsg(s.a, &message, MSG_WAITALL)); });
+  mmsghdr one{};
+  t.waits(55ms, [&] { t.did("recvmmsg of all", ::recvmmsg(s.a, &one, 1, MSG_WAITALL, nullptr)); });
   t.did("without waiting", ::recv(s.a, &c, 0, MSG_DONTWAIT));
   t.did("read", ::read(s.a, &c, 0));
 }
