@@ -1,4 +1,5 @@
 #include "conformance.hpp"
+#include "support/thread_state.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -21,25 +22,17 @@ namespace {
 
 constexpr auto at_once_means = 25ms;
 
-void raw_close(int fd) { ::syscall(SYS_close, fd); }
-
-// The thread sleeps in the kernel.
+// The thread sleeps in the kernel, which may also know none of that number.
 bool is_asleep(pid_t thread) {
-  char path[64], text[512];
-  std::snprintf(path, sizeof path, "/proc/self/task/%d/stat", int(thread));
-  const int fd = int(::syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
-  if (fd < 0) return true;
-  const long n = ::syscall(SYS_read, fd, text, sizeof text - 1);
-  raw_close(fd);
-  if (n <= 0) return true;
-  text[n] = 0;
-  const char* after_name = std::strrchr(text, ')');
-  return after_name && after_name[2] == 'S';
+  const char state = support::state_of(thread);
+  return state == 'S' || state == 0;
 }
 
 [[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
 
 }  // namespace
+
+bool waits(pid_t flow) { return flow != 0 && (flow == ::syscall(SYS_gettid) || is_asleep(flow)); }
 
 std::unique_ptr<flow> thread_beside(std::function<void()> run) {
   struct thread_flow : flow {

@@ -21,6 +21,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <string>
@@ -44,6 +45,20 @@ struct flow {
 };
 // A thread that begins when the thread that makes it sleeps, at the latest when it is joined.
 std::unique_ptr<flow> thread_beside(std::function<void()>);
+// The flow with this thread id (0: it has not told it yet) is in the wait that it was about to begin: its thread
+// sleeps, or it is a fiber of ours, and so ran until it had to wait.
+bool waits(pid_t flow);
+// Looks until the fact holds, letting others run; false after 20 s without.
+template <class Fact>
+bool until(Fact fact) {
+  const auto give_up = std::chrono::steady_clock::now() + 20s;
+  while (!fact()) {
+    if (std::chrono::steady_clock::now() > give_up) return false;
+    const timespec moment{0, 5000000};
+    ::nanosleep(&moment, nullptr);
+  }
+  return true;
+}
 // Counts on while anybody but the case can run.
 extern std::atomic<unsigned long> ticks;
 

@@ -36,7 +36,7 @@ TEST_CASE("std::mutex: held over a switch, another fiber of the thread waits") {
     for (int i = 0; i < 20; ++i) {
       std::lock_guard hold(m);
       most = std::max(most, ++inside);
-      ::usleep(100);
+      ::usleep(100);  // the switch over which it is held
       --inside;
       ++turns;
     }
@@ -52,18 +52,20 @@ TEST_CASE("std::recursive_mutex: belongs to a fiber, not to its thread") {
   hooked on;
   std::recursive_mutex m;
   std::string order;
+  bool other_waits = false;
   auto a = ringlet::spawn([&] {
     m.lock();
     m.lock();
     order += 'a';
-    ::usleep(2000);
+    while (!other_waits) ringlet::yield();
     m.unlock();
-    ::usleep(2000);
+    for (int i = 0; i < 100; ++i) ringlet::yield();  // who could have it now would take it
     order += 'A';
     m.unlock();
   });
   auto b = ringlet::spawn([&] {
     CHECK_FALSE(m.try_lock());
+    other_waits = true;
     m.lock();
     order += 'b';
     m.unlock();
@@ -80,7 +82,7 @@ TEST_CASE("std::mutex: one that sleeps with it held again and again lets others 
   auto greedy = ringlet::spawn([&] {
     for (; rounds < 1000 && !other_had_it; ++rounds) {
       std::lock_guard hold(m);
-      ::usleep(10);
+      ::usleep(10);  // the switch over which it is held
     }
   });
   auto modest = ringlet::spawn([&] {
@@ -124,7 +126,7 @@ TEST_CASE("std::condition_variable: a fiber and a thread, both ways") {
   int ticks = 0;
   bool done = false;
   auto ticker = ringlet::spawn([&] {
-    while (!done) ::usleep(500), ++ticks;
+    while (!done) ::usleep(500), ++ticks;  // keeps the hub turning while the two wait
   });
   std::thread thread(player, 0);
   auto fiber = ringlet::spawn(player, 1);
@@ -143,7 +145,7 @@ TEST_CASE("std::mutex: threads and fibers of several hubs take turns") {
     for (int i = 0; i < 200; ++i) {
       std::lock_guard hold(m);
       const long seen = counter;
-      if (sleeps && i % 20 == 0) ::usleep(50);
+      if (sleeps && i % 20 == 0) ::usleep(50);  // a switch with it held
       counter = seen + 1;
     }
   };
@@ -173,7 +175,7 @@ TEST_CASE("std::shared_mutex: fibers read together and write alone") {
         std::shared_lock hold(m);
         most_readers = std::max(most_readers, ++readers);
         mixed |= writers > 0;
-        ::usleep(100);
+        ::usleep(100);  // the switch over which it is held
         --readers;
       }
     }));
@@ -234,7 +236,7 @@ TEST_CASE("sem_post: from a signal handler wakes a fiber") {
   auto sender = ringlet::spawn([&] {
     for (int i = 0; i < 50; ++i) {
       ::raise(SIGUSR1);
-      ::usleep(i % 3 == 0 ? 0 : 50);
+      ::usleep(i % 3 == 0 ? 0 : 50);  // the waiter waits by then, or not: no post is lost
     }
   });
   ringlet::joinall({waiter, sender});
@@ -261,7 +263,7 @@ TEST_CASE("mutex: a thread that lets go of it inside pthread_cond_wait is notice
         return;
       }
       hold.unlock();
-      ::usleep(100);
+      ::usleep(100);  // and looks again
     }
   });
   fiber.join();
@@ -279,7 +281,7 @@ TEST_CASE("locks: a kill does not end the wait for a mutex, only the next call t
     m.lock();
     had_it = true;
     m.unlock();
-    if (::usleep(1000000) != 0) error = errno;
+    if (::usleep(1000000) != 0) error = errno;  // the call that the kill ends
   });
   ringlet::yield();
   victim.kill(ringlet::deadline::passed());

@@ -4,12 +4,14 @@
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/syscall.h>
 #include <threads.h>
 #include <unistd.h>
 
 namespace {
 
 using conformance::trace;
+using conformance::until;
 
 timespec in_ms(clockid_t clock, long ms) {
   timespec now;
@@ -52,22 +54,17 @@ CONFORMANCE("mutex: one held by another is waited for", "pthread_mutex_lock pthr
     ::pthread_mutex_lock(&m);
     held = true;
     ::pthread_mutex_unlock(&ready);
-    while (!wanted) {
-      const timespec moment{0, 1000000};
-      ::nanosleep(&moment, nullptr);
-    }
-    const timespec moment{0, 20000000};
-    ::nanosleep(&moment, nullptr);
+    until([&] { return wanted.load(); });
     held = false;
     ::pthread_mutex_unlock(&m);
   });
-  const timespec moment{0, 5000000};
-  while (::pthread_mutex_trylock(&m) == 0) {
-    ::pthread_mutex_unlock(&m);
-    ::nanosleep(&moment, nullptr);
-  }
+  t.saw("taken", until([&] {
+          const bool taken = ::pthread_mutex_trylock(&m) != 0;
+          if (!taken) ::pthread_mutex_unlock(&m);
+          return taken;
+        }));
   t.saw("held", held);
-  wanted = true;
+  t.meanwhile([&] { wanted = true; });  // it begins when we wait
   t.said("lock", ::pthread_mutex_lock(&m));
   t.saw("held", held);
   t.said("unlock", ::pthread_mutex_unlock(&m));
@@ -145,17 +142,22 @@ CONFORMANCE("condition: signal and broadcast", "pthread_cond_wait pthread_cond_s
   t.said("held", ::pthread_mutex_trylock(&m));
   ::pthread_mutex_unlock(&m);
   t.join();
-  int woken = 0;
+  int waiting = 0, woken = 0;
   go = false;
   for (int i = 0; i < 3; ++i)
     t.meanwhile([&] {
       ::pthread_mutex_lock(&m);
+      ++waiting;
       while (!go) ::pthread_cond_wait(&c, &m);
       ++woken;
       ::pthread_mutex_unlock(&m);
     });
-  const timespec moment{0, 30000000};
-  ::nanosleep(&moment, nullptr);
+  t.saw("all wait", until([&] {
+          ::pthread_mutex_lock(&m);
+          const bool all = waiting == 3;
+          ::pthread_mutex_unlock(&m);
+          return all;
+        }));
   ::pthread_mutex_lock(&m);
   go = true;
   t.said("broadcast", ::pthread_cond_broadcast(&c));
@@ -213,24 +215,26 @@ CONFORMANCE("rwlock: readers together, writers alone", "pthread_rwlock_rdlock pt
 CONFORMANCE("rwlock: waits for a writer", "pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock") {
   pthread_rwlock_t l = PTHREAD_RWLOCK_INITIALIZER;
   int order = 0;
+  std::atomic<pid_t> reader{0}, writer{0};
   ::pthread_rwlock_wrlock(&l);
   t.meanwhile([&] {
+    reader = pid_t(::syscall(SYS_gettid));
     ::pthread_rwlock_rdlock(&l);
     t.saw("reader after", order);
     ::pthread_rwlock_unlock(&l);
   });
-  const timespec moment{0, 30000000};
-  ::nanosleep(&moment, nullptr);
+  t.saw("reader waits", until([&] { return conformance::waits(reader); }));
   order = 1;
   ::pthread_rwlock_unlock(&l);
   t.join();
   ::pthread_rwlock_rdlock(&l);
   t.meanwhile([&] {
+    writer = pid_t(::syscall(SYS_gettid));
     ::pthread_rwlock_wrlock(&l);
     t.saw("writer after", order);
     ::pthread_rwlock_unlock(&l);
   });
-  ::nanosleep(&moment, nullptr);
+  t.saw("writer waits", until([&] { return conformance::waits(writer); }));
   order = 2;
   ::pthread_rwlock_unlock(&l);
   t.join();

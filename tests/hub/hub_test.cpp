@@ -72,7 +72,7 @@ TEST_CASE("deadlock: is none while a timer, another thread, an fd or a handle co
     CHECK_THROWS_AS(e.wait(), timeout_expired);
   }
   std::thread other([&] {
-    std::this_thread::sleep_for(20ms);
+    std::this_thread::sleep_for(20ms);  // the silence in which a hub looks whether somebody could wake it
     e.set();
   });
   e.wait();

@@ -337,7 +337,7 @@ TEST_CASE("getaddrinfo: who is killed meanwhile leaves, the others get the answe
     };
     auto first = spawn(ask), second = spawn(ask);
     ringlet::yield();
-    if (round % 2) std::this_thread::sleep_for(1ms);
+    if (round % 2) std::this_thread::sleep_for(1ms);  // the answer may have come, or not: either is right
     first.kill(ringlet::deadline::passed());
     CHECK(second.get() == 0);
     const int of_killed = first.get();

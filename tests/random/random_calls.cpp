@@ -49,6 +49,8 @@
 #include <unistd.h>
 #include <linux/sockios.h>
 
+#include "support/thread_state.hpp"
+
 #ifdef RANDOM_CALLS_FIBERS
 #include <ringlet/fiber.hpp>
 #include <ringlet/hooks.hpp>
@@ -168,16 +170,9 @@ class peer {
   bool is_there() const { return thread_id_.load() != 0; }
   // Bare: its thread sleeps in the kernel.
   bool asleep() const {
-    char path[64], text[256];
-    std::snprintf(path, sizeof path, "/proc/self/task/%d/stat", thread_id_.load());
-    const long fd = ::syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) give_up(path);
-    const long n = ::syscall(SYS_read, fd, text, sizeof text - 1);
-    ::syscall(SYS_close, fd);
-    if (n <= 0) give_up(path);
-    text[n] = 0;
-    const char* after = std::strrchr(text, ')');
-    return after && after[2] == 'S';
+    const char state = support::state_of(thread_id_.load());
+    if (state == 0) give_up("the state of a peer's thread");
+    return state == 'S';
   }
   void run() {
     thread_id_ = int(::syscall(SYS_gettid));

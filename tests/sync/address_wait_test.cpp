@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hub/on_hub.hpp"
+#include "support/thread_state.hpp"
 
 using namespace hub_test;
 using sync::address_result;
@@ -116,7 +117,9 @@ TEST_CASE("address: wakes from a signal handler") {
   yield();
   const pid_t main_thread = ::gettid();
   std::thread sender([&] {
-    std::this_thread::sleep_for(5ms);
+    const auto give_up = std::chrono::steady_clock::now() + 20s;
+    while (support::state_of(main_thread) != 'S' && std::chrono::steady_clock::now() < give_up)
+      std::this_thread::sleep_for(1ms);
     ::tgkill(::getpid(), main_thread, SIGUSR1);
   });
   CHECK(f.get());

@@ -336,7 +336,7 @@ TEST_CASE("deadlock: is told, too, when the last thread that could have helped h
     std::atomic<bool> end{false};
     std::thread other([&] { while (!end) ::usleep(1000); });
     auto ends = std::thread([&] {
-      ::usleep(50'000);  // the hub has looked, and found them
+      ::usleep(50'000);  // the hub has looked, and found them; if not, the case is right all the same, and less sharp
       end = true;
     });
     other.detach();
