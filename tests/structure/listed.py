@@ -14,7 +14,8 @@ def _():
     folder = os.path.join(checks.source, "tests")
     with open(os.path.join(folder, "meson.build"), encoding="utf-8") as f:
         text = f.read()
-    files = [os.path.relpath(p, folder) for p in glob.glob(os.path.join(folder, "*", "*_test.cpp"))]
+    files = [os.path.relpath(p, folder) for pattern in ("*/*_test.cpp", "threads/battery/*.cpp")
+             for p in glob.glob(os.path.join(folder, pattern))]
     checks.expect(len(files) > 10, f"found only {files}")
     missing = [name for name in files if f"'{name}'" not in text]
     checks.expect(not missing, f"in no list: {', '.join(sorted(missing))}")

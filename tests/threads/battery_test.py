@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Plain threaded programs print the same under `ringlet run --threads=fibers` as bare, with the same exit status and
-nothing on stderr, and the kernel sees no thread of theirs. The cases are in battery.cpp."""
+nothing on stderr, and the kernel sees no thread of theirs. The cases are in battery/."""
 
 import os
 import re
