@@ -11,13 +11,6 @@
 
 using namespace hub_test;
 
-// In a forked child it goes deaf on the stack that forked, and takes all that happens on others for races with it.
-#if defined(__SANITIZE_THREAD__)
-#define NOT_UNDER_TSAN RINGLET_SKIP("ThreadSanitizer does not follow a fork of a process with fibers")
-#else
-#define NOT_UNDER_TSAN
-#endif
-
 namespace {
 
 // What a child is asked to check; 0 is good. A child that does not come back to doctest.

@@ -5,6 +5,7 @@
 // stand on the simulated engine, with two seeds: there time jumps, so that an hour's sleep is instant and exact.
 // After each, nothing may be left: no fiber, timer, operation, wait, stack or greenlet.
 
+#include <chrono>
 #include <exception>
 #include <string>
 #include <thread>
@@ -86,6 +87,25 @@ inline void in_each_mode(void (*body)()) {
   TEST_CASE(name) { hub_test::in_each_mode(&function); } \
   static void function()
 #define HUB_CASE(name) RINGLET_HUB_CASE(DOCTEST_ANONYMOUS(hub_case_), name)
+
+// In a forked child ThreadSanitizer goes deaf on the stack that forked, and takes all that happens on others for races
+// with it.
+#if defined(__SANITIZE_THREAD__)
+#define NOT_UNDER_TSAN RINGLET_SKIP("ThreadSanitizer does not follow a fork of a process with fibers")
+#else
+#define NOT_UNDER_TSAN
+#endif
+
+// A fact that other fibers, other threads or the kernel bring about, in real time; false after 20 s without.
+template <class Fact>
+bool soon(Fact holds) {
+  const auto give_up = std::chrono::steady_clock::now() + 20s;
+  while (!holds()) {
+    if (std::chrono::steady_clock::now() > give_up) return false;
+    ringlet::sleep(1ms);
+  }
+  return true;
+}
 
 // A moment of the clock that the running hub reads.
 inline clock::time_point now() { return clock::now(); }

@@ -21,12 +21,6 @@
 using namespace hub_test;
 using io_test::turn_until;
 
-#if defined(__SANITIZE_THREAD__)
-#define NOT_UNDER_TSAN RINGLET_SKIP("ThreadSanitizer does not follow a fork of a process with fibers")
-#else
-#define NOT_UNDER_TSAN
-#endif
-
 namespace {
 
 void echo(connection& c) {
@@ -36,17 +30,6 @@ std::string place_of(const stream_server& s) { return "127.0.0.1:" + std::to_str
 std::string asked(connection& c, const std::string& line) {
   c.write(line + "\n");
   return c.read_line(10s).value_or("the end");
-}
-
-// A fact that other threads or the kernel bring about.
-template <class Fact>
-bool soon(Fact holds) {
-  const auto give_up = std::chrono::steady_clock::now() + 20s;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > give_up) return false;
-    ringlet::sleep(1ms);
-  }
-  return true;
 }
 
 }  // namespace

@@ -57,15 +57,12 @@ class seen_by_both {
   T* at_;
 };
 
-// In a forked child ThreadSanitizer goes deaf on the stack that forked, and takes all that happens on others for races with it.
-#if defined(__SANITIZE_THREAD__)
-#define RINGLET_PROCESS_BODY(function) RINGLET_SKIP("ThreadSanitizer does not follow a fork of a process with fibers")
-#else
-#define RINGLET_PROCESS_BODY(function) process_test::leaving_nothing(&function)
-#endif
-#define RINGLET_PROCESS_CASE(function, name)            \
-  static void function();                               \
-  TEST_CASE(name) { RINGLET_PROCESS_BODY(function); }   \
+#define RINGLET_PROCESS_CASE(function, name)  \
+  static void function();                     \
+  TEST_CASE(name) {                           \
+    NOT_UNDER_TSAN;                           \
+    process_test::leaving_nothing(&function); \
+  }                                           \
   static void function()
 #define PROCESS_CASE(name) RINGLET_PROCESS_CASE(DOCTEST_ANONYMOUS(process_case_), name)
 

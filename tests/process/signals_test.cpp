@@ -19,12 +19,6 @@
 using namespace hub_test;
 using io_test::turn_until;
 
-#if defined(__SANITIZE_THREAD__)
-#define NOT_UNDER_TSAN RINGLET_SKIP("ThreadSanitizer does not follow a fork of a process with fibers")
-#else
-#define NOT_UNDER_TSAN
-#endif
-
 namespace {
 void* action_of(int number) {
   struct sigaction now;

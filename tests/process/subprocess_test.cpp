@@ -30,15 +30,6 @@ std::size_t open_fds() {
 // For a shell of the child's: dash's <& and >& take one digit only.
 std::string kept_file(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 bool exists(pid_t pid) { return ::kill(pid, 0) == 0; }
-template <class Fact>
-bool soon(Fact holds) {
-  const auto give_up = std::chrono::steady_clock::now() + 20s;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > give_up) return false;
-    ringlet::sleep(1ms);
-  }
-  return true;
-}
 std::string pattern(std::size_t size) {
   std::string s(size, 0);
   for (std::size_t i = 0; i < size; ++i) s[i] = char('a' + (i * 7 + i / 251) % 26);

@@ -25,19 +25,8 @@ using namespace hub_test;
 
 namespace {
 
-
 long thread_id() { return ::syscall(SYS_gettid); }
 std::size_t threads_now() { return std::size_t(std::distance(std::filesystem::directory_iterator("/proc/self/task"), {})); }
-
-template <class Condition>
-bool soon(Condition holds) {
-  const auto give_up = std::chrono::steady_clock::now() + 20s;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > give_up) return false;
-    ringlet::sleep(1ms);
-  }
-  return true;
-}
 
 }  // namespace
 

@@ -19,7 +19,6 @@ using namespace hub_test;
 
 namespace {
 
-
 long thread_id() { return ::syscall(SYS_gettid); }
 
 // A gate for real threads: no hub is made where it is waited for.
@@ -34,16 +33,6 @@ class gate {
  private:
   std::atomic<bool> is_open_{false};
 };
-
-template <class Condition>
-bool soon(Condition holds) {
-  const auto give_up = std::chrono::steady_clock::now() + 20s;
-  while (!holds()) {
-    if (std::chrono::steady_clock::now() > give_up) return false;
-    ringlet::sleep(1ms);
-  }
-  return true;
-}
 
 }  // namespace
 
