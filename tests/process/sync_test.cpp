@@ -17,9 +17,24 @@ void finish(std::vector<process>& all) {
     CHECK(p.exit_code() == 0);
   }
 }
-void wait_for(const std::function<bool()>& fact) {
-  for (int i = 0; i < 20000 && !fact(); ++i) sleep(1ms);
-  REQUIRE(fact());
+// So many processes of so many fibers each, when all have counted themselves; next each calls `wait`.
+template <class Wait>
+std::vector<process> waiting(int processes, int fibers, ipc::value<int>& come, Wait wait) {
+  std::vector<process> all;
+  for (int i = 0; i < processes; ++i) {
+    all.emplace_back([&come, fibers, wait] {
+      std::vector<any_fiber> each;
+      for (int f = 0; f < fibers; ++f)
+        each.push_back(spawn([&] {
+          come.update([](int& v) { ++v; });
+          wait();
+        }));
+      joinall(each);
+    });
+    all.back().start();
+  }
+  REQUIRE(soon([&] { return come.get() == processes * fibers; }));
+  return all;
 }
 }  // namespace
 
@@ -96,8 +111,9 @@ PROCESS_CASE("ipc mutex: whose owner is killed goes to the next, who is told") {
     sleep(1h);
   });
   p.start();
-  wait_for([&] { return held.get() == 1; });
+  REQUIRE(soon([&] { return held.get() == 1; }));
   CHECK_FALSE(lock.try_lock());
+  const auto parked = hub::count().fd_waits;
   auto waits = spawn([&] {
     try {
       lock.lock();
@@ -107,7 +123,7 @@ PROCESS_CASE("ipc mutex: whose owner is killed goes to the next, who is told") {
       return true;
     }
   });
-  sleep(5ms);
+  CHECK(soon([&] { return hub::count().fd_waits > parked; }));
   p.kill();
   CHECK(p.join(20s));
   CHECK(waits.get(20s));
@@ -133,7 +149,7 @@ PROCESS_CASE("ipc mutex: a killed waiter and a late one do not matter") {
   CHECK(p.join(20s));
   process next([&] { lock.lock(); lock.unlock(); });
   next.start();
-  sleep(5ms);
+  sleep(5ms);  // most often it waits by then; it gets the lock in any case
   lock.unlock();
   CHECK(next.join(20s));
   CHECK(next.exit_code() == 0);
@@ -167,21 +183,8 @@ PROCESS_CASE("ipc semaphore: lets so many in") {
 
 PROCESS_CASE("ipc semaphore: a release of many wakes many, at once") {
   ipc::semaphore gate(0);
-  ipc::value<int> waiting(0);
-  std::vector<process> all;
-  for (int i = 0; i < 4; ++i) {
-    all.emplace_back([&] {
-      std::vector<any_fiber> fibers;
-      for (int f = 0; f < 5; ++f)
-        fibers.push_back(spawn([&] {
-          waiting.update([](int& v) { ++v; });
-          gate.acquire();
-        }));
-      joinall(fibers);
-    });
-    all.back().start();
-  }
-  wait_for([&] { return waiting.get() == 20; });
+  ipc::value<int> come(0);
+  auto all = waiting(4, 5, come, [&] { gate.acquire(); });
   gate.release(20);
   finish(all);
   CHECK(gate.count() == 0);
@@ -189,21 +192,8 @@ PROCESS_CASE("ipc semaphore: a release of many wakes many, at once") {
 
 PROCESS_CASE("ipc event: wakes all who wait, in all processes, even if it is cleared at once") {
   ipc::event go;
-  ipc::value<int> waiting(0);
-  std::vector<process> all;
-  for (int i = 0; i < 3; ++i) {
-    all.emplace_back([&] {
-      std::vector<any_fiber> fibers;
-      for (int f = 0; f < 4; ++f)
-        fibers.push_back(spawn([&] {
-          waiting.update([](int& v) { ++v; });
-          go.wait();
-        }));
-      joinall(fibers);
-    });
-    all.back().start();
-  }
-  wait_for([&] { return waiting.get() == 12; });
+  ipc::value<int> come(0);
+  auto all = waiting(3, 4, come, [&] { go.wait(); });
   sleep(20ms);  // the last to count itself has yet to wait; the test is right without, and sharper with it
   CHECK_FALSE(go.wait(2ms));
   go.set();
