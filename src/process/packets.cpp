@@ -74,6 +74,25 @@ struct buffer {
   ~buffer() { spare_buffer = std::move(bytes); }
 };
 
+// Where cmsg(3) lays out one fd that goes with a packet.
+struct fd_room {
+  alignas(cmsghdr) char bytes[CMSG_SPACE(sizeof(int))];
+};
+void attach(msghdr& packet, fd_room& room, int fd) {
+  packet.msg_control = room.bytes;
+  packet.msg_controllen = sizeof room.bytes;
+  cmsghdr* head = CMSG_FIRSTHDR(&packet);
+  *head = {.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+  std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
+}
+// -1: none came with it.
+int attached(const msghdr& packet) {
+  const cmsghdr* head = CMSG_FIRSTHDR(&packet);
+  int fd = -1;
+  if (head && head->cmsg_type == SCM_RIGHTS) std::memcpy(&fd, CMSG_DATA(head), sizeof fd);
+  return fd;
+}
+
 }  // namespace
 
 packet_ends make_packets() {
@@ -99,19 +118,11 @@ sent send_packet(int fd, std::string_view message, deadline until, const char* w
   }
   while (true) {
     iovec parts[] = {{&how, sizeof how}, {const_cast<char*>(message.data()), inside}};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    fd_room room{};
     msghdr packet{};
     packet.msg_iov = parts;
     packet.msg_iovlen = 2;
-    if (how == kind::beside) {
-      packet.msg_control = control;
-      packet.msg_controllen = sizeof control;
-      cmsghdr* c = CMSG_FIRSTHDR(&packet);
-      c->cmsg_level = SOL_SOCKET;
-      c->cmsg_type = SCM_RIGHTS;
-      c->cmsg_len = CMSG_LEN(sizeof(int));
-      std::memcpy(CMSG_DATA(c), &beside.fd, sizeof(int));
-    }
+    if (how == kind::beside) attach(packet, room, beside.fd);
     const long result = io::sendmsg(fd, &packet, MSG_NOSIGNAL, until);
     if (result >= 0) return sent::yes;
     if (result == -EPIPE || result == -ECONNRESET || result == -ENOTCONN) return sent::nobody_reads;
@@ -134,12 +145,12 @@ received receive_packet(int fd, std::string& message, deadline until, const char
     // Straight into the string as far as it reaches: one that is used again is as long as the message, most often.
     const std::size_t direct = std::min(message.size(), most_inside);
     iovec parts[] = {{&how, sizeof how}, {message.data(), direct}, {into.bytes.get(), most_inside}};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    fd_room room;
     msghdr packet{};
     packet.msg_iov = parts;
     packet.msg_iovlen = 3;
-    packet.msg_control = control;
-    packet.msg_controllen = sizeof control;
+    packet.msg_control = room.bytes;
+    packet.msg_controllen = sizeof room.bytes;
     const long got = io::recvmsg(fd, &packet, MSG_CMSG_CLOEXEC, until);
     if (got == 0) {
       result.how = received::kind::ended;
@@ -159,8 +170,7 @@ received receive_packet(int fd, std::string& message, deadline until, const char
     else if (how == kind::inside)
       message.resize(inside);
     if (how == kind::beside) {
-      fd_owner beside;
-      if (const cmsghdr* c = CMSG_FIRSTHDR(&packet); c && c->cmsg_type == SCM_RIGHTS) std::memcpy(&beside.fd, CMSG_DATA(c), sizeof(int));
+      fd_owner beside{attached(packet)};
       if (beside.fd < 0) fail(-EMFILE, "a big message came, but no fd is left to take it with; it is lost (see ulimit -n)");
       take_beside(beside.fd, message, inside);
     }

@@ -1,6 +1,7 @@
 // Datagrams, messages, connections: recvfrom, sendto, recvmsg, sendmsg, the many-message calls, accept and connect.
 
 #include "conformance.hpp"
+#include "support/fd_message.hpp"
 
 #include <arpa/inet.h>
 #include <cstring>
@@ -160,23 +161,12 @@ CONFORMANCE("recvmsg: waits, and fills parts and flags", "recvmsg sendmsg") {
 CONFORMANCE("recvmsg: brings descriptors", "recvmsg sendmsg read") {
   auto s = t.stream();
   auto p = t.pipe();
-  char one = 'x', control[CMSG_SPACE(sizeof(int))]{};
-  iovec part{&one, 1};
-  msghdr m{};
-  m.msg_iov = &part;
-  m.msg_iovlen = 1;
-  m.msg_control = control;
-  m.msg_controllen = sizeof control;
-  cmsghdr* c = CMSG_FIRSTHDR(&m);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(c), &p.a, sizeof(int));
-  t.did("sendmsg", ::sendmsg(s.b, &m, 0));
-  std::memset(control, 0, sizeof control);
-  t.did("recvmsg", ::recvmsg(s.a, &m, 0));
-  int brought = -1;
-  std::memcpy(&brought, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
+  char one = 'x';
+  support::fd_message sent(&one, 1), received(&one, 1);
+  sent.put(p.a);
+  t.did("sendmsg", ::sendmsg(s.b, &sent.header, 0));
+  t.did("recvmsg", ::recvmsg(s.a, &received.header, 0));
+  const int brought = received.taken();
   t.own(brought);
   t.meanwhile([&] { ::write(p.b, "through", 7); });
   t.did("read", ::read(brought, buffer, sizeof buffer));

@@ -23,6 +23,7 @@
 #include <ringlet/ringlet.hpp>
 
 #include "io/io_support.hpp"
+#include "support/fd_message.hpp"
 
 using namespace io_test;
 using ringlet::spawn;
@@ -41,20 +42,9 @@ ends tcp_pair() {
 }
 
 void send_with_descriptor(int to, const char* text) {
-  char control[CMSG_SPACE(sizeof(int))] = {};
-  iovec part{const_cast<char*>(text), std::strlen(text)};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* c = CMSG_FIRSTHDR(&message);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(sizeof(int));
-  const int passed = 0;
-  std::memcpy(CMSG_DATA(c), &passed, sizeof passed);
-  REQUIRE(::sendmsg(to, &message, 0) == ssize_t(part.iov_len));
+  support::fd_message message(text, std::strlen(text));
+  message.put(0);
+  REQUIRE(::sendmsg(to, &message.header, 0) == ssize_t(message.part.iov_len));
 }
 
 std::atomic<int> pipe_signals{0};
