@@ -5,7 +5,8 @@
 // before it says RESULT is counted by the lines it did say, plus one failure.
 //
 // Always true: a case that hangs ends the program with its name (a timer's signal, not a thread: a second thread
-// would be a sign of life where the hub looks for deadlocks), and after each case leak_check has been asked.
+// would be a sign of life where the hub looks for deadlocks), and so does one that aborts; stdout is written line by
+// line, so what doctest said of a case is there, however it ended; and after each case leak_check has been asked.
 
 // doctest's own crash handlers would take the signal stack that the runtime uses to report overflown stacks.
 #define DOCTEST_CONFIG_NO_POSIX_SIGNALS
@@ -18,6 +19,7 @@
 #include <ctime>
 #include <mutex>
 #include <ostream>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -45,13 +47,32 @@ unsigned passed = 0, failed = 0, skipped = 0;
 // Between the default real-time signals that libc keeps and those a program would choose first.
 int timer_signal() { return SIGRTMAX - 3; }
 
-void case_hangs(int) {
-  auto say = [](const char* text) { (void)!::write(1, text, __builtin_strlen(text)); };
+// In a signal handler; by number, so that no hook takes part.
+void fail_at_once(const char* how) {
+  auto say = [](const char* text) { (void)!::syscall(SYS_write, 1, text, __builtin_strlen(text)); };
   say("FAIL ");
   say(current_case);
-  say(": hangs (killed; RINGLET_CASE_SECONDS sets how long a case may take)\n");
+  say(how);
+}
+
+void case_hangs(int) {
+  fail_at_once(": hangs (killed; RINGLET_CASE_SECONDS sets how long a case may take)\n");
   ::signal(SIGABRT, SIG_DFL);
   ::abort();
+}
+
+// It brings no stack for signals: that is the runtime's. A forked child may abort on purpose, and says nothing.
+pid_t program = 0;
+void case_aborts(int) {
+  if (::getpid() == program && current_case[0]) fail_at_once(": aborted\n");
+  ::raise(SIGABRT);  // again, by default: when we return
+}
+void tell_aborts() {
+  program = ::getpid();
+  struct sigaction action {};
+  action.sa_handler = case_aborts;
+  action.sa_flags = SA_ONSTACK | int(SA_RESETHAND);
+  ::sigaction(SIGABRT, &action, nullptr);
 }
 
 unsigned default_seconds() {
@@ -107,6 +128,7 @@ struct case_reporter : doctest::IReporter {
       std::printf(seconds < 0.5 ? "PASS %s\n" : "PASS %s (%.1f s)\n", case_->m_name, seconds);
     }
     std::fflush(stdout);
+    current_case[0] = 0;
   }
 
   void test_case_skipped(const doctest::TestCaseData& data) override {
@@ -136,6 +158,8 @@ void allow_seconds(unsigned seconds) { set_timer(is_instrumented() ? 3 * seconds
 }  // namespace support
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
+  support::tell_aborts();
   doctest::Context context(argc, argv);
   context.setOption("no-breaks", true);
   const int status = context.run();

@@ -11,6 +11,14 @@ passed=0 failed=0 skipped=0
 declare -a skips=() failures=()
 filter='' all=false
 
+# What a log ends with: the last case that ended, and the last three lines that say something.
+ending() {
+  local last
+  last=$({ grep -aE '^(PASS|FAIL|SKIPPED) ' "$1" || true; } | tail -n 1 | cut -c1-160)
+  printf 'the last case that ended: %s; the last it said: ' "${last:-none}"
+  { grep -av '^[[:space:]]*$' "$1" || true; } | tail -n 3 | tr -d '\000' | cut -c1-160 | awk '{ printf "%s%s", (NR > 1 ? " | " : ""), $0 }'
+}
+
 # suite NAME SECONDS COMMAND...: runs it, adds up, shows one line.
 suite() {
   local name=$1 seconds=$2 log=build/logs/${1//[^a-zA-Z0-9_-]/-}.log status=0 result p f s line begun=$SECONDS
@@ -30,7 +38,7 @@ suite() {
     f=$(grep -acE '^FAIL ' "$log") || true
     f=$((f + 1))
     if ((status == 124 || status == 137)); then line="did not end in $seconds s"; else line="ended with status $status before its result"; fi
-    failures+=("[$name] $line; the last it said: $(tail -n 1 "$log" | cut -c1-160)")
+    failures+=("[$name] $line; $(ending "$log")")
   fi
   while IFS= read -r line; do skips+=("[$name] ${line#SKIPPED }"); done < <(grep -aE '^SKIPPED ' "$log")
   while IFS= read -r line; do failures+=("[$name] ${line#FAIL } (in $log)"); done < <(grep -aE '^FAIL ' "$log")
