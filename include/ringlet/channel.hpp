@@ -124,29 +124,13 @@ class channel : public detail::channel_core {
   std::optional<T> try_receive() { return receive(deadline::passed()); }
 
   // for (T& item : channel): receives one after the other until the channel is shut down.
-  class iterator {
-   public:
-    using value_type = T;
-    using difference_type = std::ptrdiff_t;
-    iterator() noexcept = default;
-    explicit iterator(channel& of) : of_(&of) { ++*this; }
-    T& operator*() const noexcept { return *item_; }
-    iterator& operator++() {
-      item_.reset();
-      of_->receive_into(item_, never);
-      return *this;
-    }
-    void operator++(int) { ++*this; }
-    bool operator==(std::default_sentinel_t) const noexcept { return !item_; }
-
-   private:
-    channel* of_ = nullptr;
-    mutable std::optional<T> item_;
-  };
+  using iterator = detail::item_iterator<channel>;
   iterator begin() { return iterator(*this); }
   std::default_sentinel_t end() const noexcept { return {}; }
 
  private:
+  friend iterator;
+  void take_next(std::optional<T>& slot) { receive_into(slot, never); }
   bool send_from(T& item, deadline until) { return select({{this, true, &item}}, until).has_value(); }
   bool receive_into(std::optional<T>& slot, deadline until) { return select({{this, false, &slot}}, until).has_value(); }
 };

@@ -60,6 +60,28 @@ class RINGLET_EXPORT item_code {
 struct no_item_code {};
 template <bool runs_some>
 using item_code_if = std::conditional_t<runs_some, item_code, no_item_code>;
+
+// for (T& item : source): each item in turn, until the source's take_next leaves the slot empty.
+template <class Source>
+class item_iterator {
+ public:
+  using value_type = typename Source::value_type;
+  using difference_type = std::ptrdiff_t;
+  item_iterator() noexcept = default;
+  explicit item_iterator(Source& of) : of_(&of) { ++*this; }
+  value_type& operator*() const noexcept { return *item_; }
+  item_iterator& operator++() {
+    item_.reset();
+    of_->take_next(item_);
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  bool operator==(std::default_sentinel_t) const noexcept { return !item_; }
+
+ private:
+  Source* of_ = nullptr;
+  mutable std::optional<value_type> item_;
+};
 }  // namespace detail
 
 template <class T, class Order = fifo>
@@ -203,29 +225,12 @@ class queue {
   }
 
   // for (T& item : queue): gets one after the other, waiting, until the queue was shut down and is empty.
-  class iterator {
-   public:
-    using value_type = T;
-    using difference_type = std::ptrdiff_t;
-    iterator() noexcept = default;
-    explicit iterator(queue& of) : of_(&of) { ++*this; }
-    T& operator*() const noexcept { return *item_; }
-    iterator& operator++() {
-      item_.reset();
-      of_->take(item_, never);
-      return *this;
-    }
-    void operator++(int) { ++*this; }
-    bool operator==(std::default_sentinel_t) const noexcept { return !item_; }
-
-   private:
-    queue* of_ = nullptr;
-    mutable std::optional<T> item_;
-  };
+  using iterator = detail::item_iterator<queue>;
   iterator begin() { return iterator(*this); }
   std::default_sentinel_t end() const noexcept { return {}; }
 
  private:
+  friend iterator;
   using copying = detail::item_code_if<!std::is_trivially_copy_constructible_v<T>>;
   using comparing = detail::item_code_if<Order::template compares<T>>;
   enum class ending { taken, late, shut };
@@ -243,6 +248,7 @@ class queue {
     std::exception_ptr failed;  // to go in: no memory, or Before threw
   };
 
+  void take_next(std::optional<T>& slot) { take(slot, never); }
   ending take(std::optional<T>& taken, deadline until) {
     std::unique_lock hold(lock_);
     if (!store_.empty()) {

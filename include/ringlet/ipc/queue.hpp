@@ -49,30 +49,18 @@ class queue : public byte_queue {
   std::optional<T> try_get() { return get(deadline::passed()); }
 
   // for (T& item : queue): until it was shut down and is empty.
-  class iterator {
-   public:
-    using value_type = T;
-    using difference_type = std::ptrdiff_t;
-    iterator() noexcept = default;
-    explicit iterator(queue& of) : of_(&of) { ++*this; }
-    T& operator*() const noexcept { return *item_; }
-    iterator& operator++() {
-      try {
-        item_ = of_->get();
-      } catch (const shut_down&) {
-        item_.reset();
-      }
-      return *this;
-    }
-    void operator++(int) { ++*this; }
-    bool operator==(std::default_sentinel_t) const noexcept { return !item_; }
-
-   private:
-    queue* of_ = nullptr;
-    mutable std::optional<T> item_;
-  };
+  using iterator = ::ringlet::detail::item_iterator<queue>;
   iterator begin() { return iterator(*this); }
   std::default_sentinel_t end() const noexcept { return {}; }
+
+ private:
+  friend iterator;
+  void take_next(std::optional<T>& slot) {
+    try {
+      slot = get();
+    } catch (const shut_down&) {  // the slot is empty
+    }
+  }
 };
 
 }  // namespace ringlet::ipc
