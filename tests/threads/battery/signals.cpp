@@ -6,10 +6,21 @@
 #include <sys/time.h>
 #include <time.h>
 
+#include <initializer_list>
+
 #include "battery.hpp"
 
 namespace battery {
 namespace {
+
+// For this thread and those that it makes.
+sigset_t block(std::initializer_list<int> signals) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : signals) sigaddset(&set, signal);
+  CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+  return set;
+}
 
 CASE(pthread_kill_runs_on_its_thread) {
   install(SIGUSR1, count_signal);
@@ -33,10 +44,8 @@ CASE(pthread_kill_runs_on_its_thread) {
 CASE(sigpipe_belongs_to_who_writes) {
   // The default is to end the process: but a thread that blocks it only has it pending.
   std::thread writes([] {
-    sigset_t set, waiting;
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    const sigset_t set = block({SIGPIPE});
+    sigset_t waiting;
     int ends[2];
     CHECK(pipe(ends) == 0);
     close(ends[0]);
@@ -92,10 +101,7 @@ CASE(restarted_calls) {
 
 CASE(masks_are_each_threads_own) {
   install(SIGUSR1, count_signal);
-  sigset_t usr1;
-  sigemptyset(&usr1);
-  sigaddset(&usr1, SIGUSR1);
-  pthread_sigmask(SIG_BLOCK, &usr1, nullptr);
+  const sigset_t usr1 = block({SIGUSR1});
   static std::atomic<int> step{0};
   std::thread open_to_it([&] {
     pthread_sigmask(SIG_UNBLOCK, &usr1, nullptr);
@@ -123,12 +129,7 @@ CASE(masks_are_each_threads_own) {
 }
 
 CASE(sigwait_in_a_thread) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGUSR1);
-  sigaddset(&set, SIGUSR2);
-  sigaddset(&set, SIGRTMIN);
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  const sigset_t set = block({SIGUSR1, SIGUSR2, SIGRTMIN});
   static std::atomic<int> seen{0};
   std::thread waits([&] {
     for (int i = 0; i < 3; ++i) {
@@ -158,10 +159,7 @@ CASE(sigwait_in_a_thread) {
 
 CASE(sigsuspend_and_ppoll) {
   install(SIGUSR1, count_signal);
-  sigset_t usr1;
-  sigemptyset(&usr1);
-  sigaddset(&usr1, SIGUSR1);
-  pthread_sigmask(SIG_BLOCK, &usr1, nullptr);
+  block({SIGUSR1});
   static std::atomic<int> step{0};
   std::thread t([] {
     sigset_t none;
