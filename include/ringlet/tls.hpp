@@ -55,18 +55,22 @@ class RINGLET_EXPORT tls_context {
   explicit tls_context(bool is_server);
   std::shared_ptr<ssl_ctx_st> context_;
   bool is_server_;
-  std::shared_ptr<std::string> protocols_;
+  std::shared_ptr<std::string> protocols_;  // shared by all copies, as the context is
 };
 
 class RINGLET_EXPORT tls_connection final : public stream {
  public:
-  // Take the connection over and make the handshake. tls_error, io_error.
+  // Take the connection over, with what it has read ahead, and make the handshake. tls_error, io_error. connect: `host` is the name or
+  // address that the server's certificate has to bear; std::invalid_argument for an empty one, unless nothing is verified.
   static tls_connection accept(connection plain, const tls_context&, deadline until = never);
   static tls_connection connect(connection plain, const tls_context&, const std::string& host, deadline until = never);
   tls_connection(tls_connection&&) noexcept;
   tls_connection& operator=(tls_connection&&) noexcept;
   // Says goodbye, if that needs no waiting, and closes.
   ~tls_connection() override;
+
+  // A write that a deadline or an interruption has cut short may have left half a record with the peer. Only its rest, from
+  // io_error::done() on, can be written then; anything else, and shutdown_writing, is a tls_error, and close says no goodbye.
 
   // Tells the peer that no more will be written (close_notify); its reads end.
   void shutdown_writing(deadline until = never);
@@ -97,6 +101,9 @@ class RINGLET_EXPORT tls_connection final : public stream {
   connection plain_;
   std::unique_ptr<int> bio_error_;  // of the last system call; at one place, for OpenSSL knows it
   std::unique_ptr<ssl_st, free_session> session_;
+  [[noreturn]] void refuse_to_go_on() const;
+  std::string unfinished_;  // of the write that was cut short: what OpenSSL's record was made of
+  unsigned streak_ = 0;
   bool broken_ = false;
 };
 

@@ -2,7 +2,12 @@
 //
 // OpenSSL reads and writes the socket through a BIO of ours that never waits: it says "again", and OpenSSL returns to us, who wait for
 // what it wants and call it again. So no fiber is ever parked inside OpenSSL, whose sessions may not be entered twice; and
-// nothing needs the hooks.
+// nothing needs the hooks. The BIO makes the system calls itself: io::recv, too, gives others a turn now and then.
+//
+// What was read ahead of the handshake (a PROXY line, STARTTLS) is the BIO's first input.
+//
+// A record that has gone in part has to be finished before anything else can be written: OpenSSL holds it, and would take the next
+// write's first bytes for its own. So what it was made of is kept, and a write that does not go on with it is refused.
 
 #include <ringlet/tls.hpp>
 
@@ -11,10 +16,16 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include <sys/socket.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <stdexcept>
 
 #include <ringlet/io.hpp>
+
+#include "base/sys.hpp"
 
 namespace ringlet {
 
@@ -38,15 +49,24 @@ void require(bool good, const std::string& doing) {
 struct place {
   int fd;
   int* error;
+  std::string ahead;  // was read before the handshake
+  std::size_t taken = 0;
 };
+
+constexpr std::size_t longest_record = SSL3_RT_MAX_PLAIN_LENGTH;
 
 int bio_read(BIO* bio, char* data, std::size_t size, std::size_t* done) {
   auto& p = *static_cast<place*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
+  if (p.taken < p.ahead.size()) {
+    *done = p.ahead.copy(data, size, p.taken);
+    p.taken += *done;
+    return 1;
+  }
   ssize_t got;
-  do got = io::recv(p.fd, data, size, MSG_DONTWAIT);
+  do got = sys::call(SYS_recvfrom, p.fd, data, size, MSG_DONTWAIT, nullptr, nullptr);
   while (got == -EINTR);
-  *p.error = got < 0 ? int(-got) : 0;
+  *p.error = got < 0 && got != -EAGAIN ? int(-got) : 0;
   *done = got > 0 ? std::size_t(got) : 0;
   if (got == -EAGAIN) BIO_set_retry_read(bio);
   if (got == 0) BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
@@ -56,9 +76,9 @@ int bio_write(BIO* bio, const char* data, std::size_t size, std::size_t* done) {
   auto& p = *static_cast<place*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
   ssize_t sent;
-  do sent = io::send(p.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+  do sent = sys::call(SYS_sendto, p.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0);
   while (sent == -EINTR);
-  *p.error = sent < 0 ? int(-sent) : 0;
+  *p.error = sent < 0 && sent != -EAGAIN ? int(-sent) : 0;
   *done = sent > 0 ? std::size_t(sent) : 0;
   if (sent == -EAGAIN) BIO_set_retry_write(bio);
   return sent > 0;
@@ -106,7 +126,7 @@ tls_error::tls_error(const std::string& what) : io_error(EPROTO, what) {}
 
 // --- contexts --------------------------------------------------------------------------------------------------------
 
-tls_context::tls_context(bool is_server) : is_server_(is_server) {
+tls_context::tls_context(bool is_server) : is_server_(is_server), protocols_(std::make_shared<std::string>()) {
   ERR_clear_error();
   context_.reset(SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method()), [](SSL_CTX* c) { SSL_CTX_free(c); });
   require(context_ != nullptr, "a TLS context");
@@ -139,16 +159,16 @@ void tls_context::require_client_certificates(const std::string& ca_file) {
 }
 
 void tls_context::offer(const std::vector<std::string>& protocols) {
-  auto text = std::make_shared<std::string>();
+  std::string text;
   for (const auto& each : protocols) {
     if (each.empty() || each.size() > 255) throw std::invalid_argument("ringlet: a protocol's name has 1 to 255 bytes");
-    *text += char(each.size()) + each;
+    text += char(each.size()) + each;
   }
-  protocols_ = text;
+  *protocols_ = std::move(text);  // one for all copies, for they have one context, which knows its place
   if (is_server_)
-    SSL_CTX_set_alpn_select_cb(native(), &choose_protocol, protocols_.get());
+    SSL_CTX_set_alpn_select_cb(native(), protocols_->empty() ? nullptr : &choose_protocol, protocols_.get());
   else
-    SSL_CTX_set_alpn_protos(native(), reinterpret_cast<const unsigned char*>(text->data()), unsigned(text->size()));
+    require(SSL_CTX_set_alpn_protos(native(), reinterpret_cast<const unsigned char*>(protocols_->data()), unsigned(protocols_->size())) == 0, "the protocols");
 }
 
 // --- connections -----------------------------------------------------------------------------------------------------
@@ -160,7 +180,7 @@ tls_connection::tls_connection(connection plain, const tls_context& keys)
   require(session_ != nullptr, "a TLS session");
   BIO* bio = BIO_new(our_bio());
   require(bio != nullptr, "a TLS session");
-  BIO_set_data(bio, new place{plain_.fd(), bio_error_.get()});
+  BIO_set_data(bio, new place{plain_.fd(), bio_error_.get(), std::string(plain_.ahead())});
   BIO_set_init(bio, 1);
   SSL_set_bio(session_.get(), bio, bio);
 }
@@ -173,6 +193,7 @@ tls_connection& tls_connection::operator=(tls_connection&& other) noexcept {
   plain_ = std::move(other.plain_);
   session_ = std::move(other.session_);
   bio_error_ = std::move(other.bio_error_);
+  unfinished_ = std::move(other.unfinished_);
   broken_ = other.broken_;
   return *this;
 }
@@ -181,7 +202,10 @@ tls_connection::~tls_connection() { close(); }
 void tls_connection::close() noexcept {
   if (session_ && plain_.is_open() && !broken_ && SSL_is_init_finished(session_.get())) {
     ERR_clear_error();
-    SSL_shutdown(session_.get());
+    // TLS's own messages (tickets) that nobody has read would make the kernel reset the connection, and drop what is still to go.
+    char first;
+    SSL_peek(session_.get(), &first, 1);
+    if (unfinished_.empty()) SSL_shutdown(session_.get());
     ERR_clear_error();
   }
   session_.reset();
@@ -191,6 +215,11 @@ void tls_connection::close() noexcept {
 // call() until it is done: its result. 0: the peer has said goodbye.
 template <class Call>
 ssize_t tls_connection::try_until(deadline until, Call call) {
+  constexpr unsigned longest_streak = 64;  // of calls that need no waiting; then others have a turn
+  if (++streak_ >= longest_streak) {
+    streak_ = 0;
+    if (const int failed = io::sleep_until(deadline::passed()); failed < 0 && failed != -EDEADLK) return failed;
+  }
   if (!session_) return -EBADF;
   while (true) {
     ERR_clear_error();
@@ -233,12 +262,19 @@ tls_connection tls_connection::accept(connection plain, const tls_context& keys,
 }
 
 tls_connection tls_connection::connect(connection plain, const tls_context& keys, const std::string& host, deadline until) {
+  // OpenSSL takes an empty name for "any", and looks at names up to a zero byte.
+  if (host.find('\0') != host.npos || (host.empty() && SSL_CTX_get_verify_mode(keys.native()) != SSL_VERIFY_NONE))
+    throw std::invalid_argument("ringlet: a TLS connection to a host " + std::string(host.empty() ? "without a name" : "whose name has a zero byte") +
+                                ", which no certificate can be checked against. Cure: the name or address that was asked for (or tls_client_options{.verify = false})");
   tls_connection made(std::move(plain), keys);
   SSL_set_connect_state(made.native());
-  SSL_set_tlsext_host_name(made.native(), host.c_str());
   X509_VERIFY_PARAM* wanted = SSL_get0_param(made.native());
-  if (X509_VERIFY_PARAM_set1_ip_asc(wanted, host.c_str()) != 1)
+  X509_VERIFY_PARAM_set_hostflags(wanted, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  if (!host.empty() && X509_VERIFY_PARAM_set1_ip_asc(wanted, host.c_str()) != 1) {
     require(X509_VERIFY_PARAM_set1_host(wanted, host.c_str(), host.size()) == 1, "the name '" + host + "'");
+    require(SSL_set_tlsext_host_name(made.native(), host.c_str()) == 1, "the name '" + host + "'");  // no address is one: RFC 6066
+    ERR_clear_error();
+  }
   made.shake_hands(until);
   return made;
 }
@@ -247,12 +283,23 @@ ssize_t tls_connection::receive(void* buffer, std::size_t size, deadline until) 
   return try_until(until, [&](std::size_t* done) { return SSL_read_ex(session_.get(), buffer, size, done); });
 }
 ssize_t tls_connection::transmit(const void* data, std::size_t size, deadline until) {
+  size = std::min(size, longest_record);
+  const char* const begin = static_cast<const char*>(data);
+  if (size < unfinished_.size() || unfinished_.compare(0, unfinished_.npos, begin, unfinished_.size()) != 0) refuse_to_go_on();
   const ssize_t sent = try_until(until, [&](std::size_t* done) { return SSL_write_ex(session_.get(), data, size, done); });
+  if (sent > 0) unfinished_.clear();
+  else if (session_ && !broken_ && SSL_want_write(session_.get())) unfinished_.assign(begin, size);
   return sent == 0 ? -EPIPE : sent;
+}
+void tls_connection::refuse_to_go_on() const {
+  throw tls_error("writing to " + describe() +
+                  ": an earlier write was cut short, by a deadline or an interruption, in the midst of a record. Cure: go on with what it had left "
+                  "(from io_error::done()), or close");
 }
 std::string tls_connection::describe() const { return "the TLS connection with " + peer().to_string(); }
 
 void tls_connection::shutdown_writing(deadline until) {
+  if (!unfinished_.empty()) refuse_to_go_on();
   const ssize_t result = try_until(until, [&](std::size_t* done) {
     *done = 1;
     const int answer = SSL_shutdown(session_.get());
