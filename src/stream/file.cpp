@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <stdexcept>
 
 #include "io/doors.hpp"
@@ -19,6 +21,7 @@
 #include "stream/info.hpp"
 #include "stream/pipe_write.hpp"
 #include "stream/patience.hpp"
+#include "sync/address_wait.hpp"
 
 namespace ringlet {
 
@@ -87,6 +90,7 @@ ssize_t file::receive(void* buffer, std::size_t size, deadline until) {
 
 ssize_t file::transmit(const void* data, std::size_t size, deadline until) {
   switch (type()) {
+    case file_type::block_device:
     case file_type::regular: {
       // What was read ahead was not read, as far as the user knows.
       if (const auto ahead_of_user = std::int64_t(ahead().size())) {
@@ -135,7 +139,7 @@ void file::write_at(std::int64_t offset, std::string_view data, deadline until) 
 }
 
 std::int64_t file::seek(std::int64_t offset, int whence) {
-  if (whence == SEEK_CUR && type() == file_type::regular) offset -= std::int64_t(ahead().size());
+  if (whence == SEEK_CUR) offset -= std::int64_t(ahead().size());
   const long at = sys::call(SYS_lseek, fd_, offset, whence);
   if (at < 0) detail::throw_io_failure(at, "seeking in " + describe());
   forget_ahead();
@@ -149,9 +153,30 @@ void file::sync(bool data_only, deadline until) {
 }
 
 void file::truncate(std::int64_t size, deadline until) {
+  // Who leaves may close the fd, and its number would be another file's: so one that has not begun never does, and one that has is
+  // waited for. (A duplicate's close would drop the process's record locks.)
+  enum : int { waits, runs, ended, given_up };
+  const auto step = std::make_shared<std::atomic<int>>(waits);
   long result = 0;
-  const int left = io::on_helper("ftruncate", until, [fd = fd_, size] { return sys::call(SYS_ftruncate, fd, size); }, result);
-  if (left < 0) result = left;
+  const int left = io::on_helper("ftruncate", until, [fd = fd_, size, step]() -> long {
+    int still = waits;
+    if (!step->compare_exchange_strong(still, runs)) return -ECANCELED;
+    const long answer = sys::call(SYS_ftruncate, fd, size);
+    step->store(ended);
+    sync::wake_address(step.get(), sync::all_waiters);
+    return answer;
+  }, result);
+  if (left < 0) {
+    result = left;
+    int still = waits;
+    if (!step->compare_exchange_strong(still, given_up)) {
+      const auto goes_on = [](const void* at) { return static_cast<const std::atomic<int>*>(at)->load() != ended; };
+      auto& owed = detail::hub_state::here().foreign_work;
+      ++owed;
+      while (goes_on(step.get())) sync::wait_on_address(step.get(), never, "ftruncate", false, goes_on);
+      --owed;
+    }
+  }
   if (result < 0) detail::throw_io_failure(result, "truncating " + describe());
 }
 

@@ -171,8 +171,14 @@ void write(const std::string& path, std::string_view data, unsigned permissions,
 
 void replace(const std::string& path, std::string_view data, unsigned permissions, deadline until) {
   static std::atomic<unsigned> count{0};
-  const std::string made_as = path + "." + std::to_string(sys::call(SYS_getpid)) + "." + std::to_string(count.fetch_add(1)) + ".new";
-  file f(made_as, O_WRONLY | O_CREAT | O_EXCL, permissions, until);
+  std::string made_as;
+  file f;
+  while (!f.is_open()) try {
+      made_as = path + "." + std::to_string(sys::call(SYS_getpid)) + "." + std::to_string(count.fetch_add(1)) + ".new";
+      f = file(made_as, O_WRONLY | O_CREAT | O_EXCL, permissions, until);
+    } catch (const io_error& e) {  // one of our number may have died here (in a container everybody is 1)
+      if (e.code().value() != EEXIST) throw;
+    }
   try {
     f.write(data, until);
     f.sync(false, until);

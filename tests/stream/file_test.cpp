@@ -16,6 +16,7 @@
 #include <ringlet/socket.hpp>
 
 #include "hub/on_hub.hpp"
+#include "io/helped.hpp"
 #include "io/io_support.hpp"
 
 using namespace hub_test;
@@ -276,6 +277,49 @@ TEST_CASE("files: replace leaves the old content or the new, and no other file")
   CHECK(files::info(path).permissions == 0600);
   CHECK(files::list(directory.path()).size() == 1);
   CHECK_THROWS_AS(files::replace("/no/such/folder/x", "y"), io_error);
+}
+
+TEST_CASE("files: replace is not kept from it by what a process of the same number has left behind") {
+  support::temporary_directory directory;
+  const std::string path = directory.path() / "settings";
+  const std::string left = path + "." + std::to_string(::getpid()) + ".";
+  for (int i = 0; i < 50; ++i) files::write(left + std::to_string(i) + ".new", "half");
+  files::replace(path, "whole");
+  CHECK(files::read(path) == "whole");
+  CHECK(files::list(directory.path()).size() == 51);
+}
+
+TEST_CASE("file: a truncation that was given up does not hit another file of the same number") {
+  support::temporary_directory directory;
+  const std::string fifo = directory.path() / "fifo", mine = directory.path() / "mine", other = directory.path() / "other";
+  files::make_fifo(fifo);
+  files::write(mine, "mine");
+  files::write(other, "what others need");
+  file f(mine, O_RDWR);
+  const int number = f.fd();
+  // All helper threads are kept busy, so that the truncation waits for one.
+  std::vector<fiber<int>> waiting;
+  for (std::size_t i = 0; i < 80; ++i)
+    waiting.push_back(spawn([&] {
+      int fd = -1;
+      ringlet::io::on_helper("open", never, [&fifo] { return ::open(fifo.c_str(), O_WRONLY | O_CLOEXEC); }, fd);
+      return fd;
+    }));
+  yield();
+  CHECK_THROWS_AS(f.truncate(0, 20ms), io_error);
+  f.close();
+  const int again = ::open(other.c_str(), O_RDWR | O_CLOEXEC);
+  CHECK(again == number);
+  const int reader = ::open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  for (auto& w : waiting) ::close(w.get());
+  CHECK(files::info(other).size_bytes == 16);  // by a helper, after it
+  CHECK(files::read(other) == "what others need");
+  CHECK(files::read(mine) == "mine");  // it had not begun
+  file g(mine, O_RDWR);
+  g.truncate(2, 20s);
+  CHECK(files::read(mine) == "mi");
+  ringlet::io::close(again);
+  ::close(reader);
 }
 
 TEST_CASE("file: others run while much is written and synced") {
