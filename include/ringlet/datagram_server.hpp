@@ -54,7 +54,7 @@ class RINGLET_EXPORT datagram_server {
   datagram_server(const datagram_server&) = delete;
   datagram_server& operator=(const datagram_server&) = delete;
 
-  // As stream_server has them. stop handles what has arrived already, unless its deadline has passed.
+  // As stream_server has them. stop handles what has arrived already, as far as its deadline allows.
   void start();
   bool serve(std::chrono::nanoseconds grace = std::chrono::seconds(1));
   void request_stop() noexcept;

@@ -9,6 +9,7 @@
 // IPv4), "unix:/run/my.sock", "unix:@name" (Linux's abstract names). Errors are io_error; what() names the place.
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -106,7 +107,7 @@ class RINGLET_EXPORT listener {
   // Another socket on the same port, for another hub or process: only of one made with reuse_port, else std::logic_error.
   listener another() const;
   // The same socket once more (dup(2)): connections wait in one queue, whichever of both accepts, and closing one resets none: so a
-  // server takes over from another without losing anybody. A unix socket's file stays the first one's.
+  // server takes over from another without losing anybody. A unix socket's file goes with the last one.
   listener share() const;
   bool shares_port() const noexcept { return how_.reuse_port; }
   // Waits for the next connection.
@@ -118,9 +119,8 @@ class RINGLET_EXPORT listener {
   int fd_ = -1;
   socket_address address_;
   listen_options how_;
-  std::string file_;  // of a unix socket, while it is ours
-  unsigned long file_device_ = 0, file_inode_ = 0;
-  int made_by_ = 0;  // the process: a forked child leaves the file alone
+  struct own_file;
+  std::shared_ptr<own_file> file_;  // of a unix socket, while it is ours
 };
 
 struct inherited_listener {

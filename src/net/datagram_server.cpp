@@ -162,9 +162,12 @@ struct datagram_server::impl : std::enable_shared_from_this<impl> {
     }
   }
   // What had arrived when the server was told to stop; bounded, for more may come.
-  void drain() {
+  void drain(deadline until) {
     for (int n = 0; n < 4096; ++n) {
-      if (limited() && places.count() == 0) return;
+      if (limited() && places.count() == 0) {
+        if (!places.acquire(until)) return;
+        places.release();
+      }
       if (receive_one() < 0) return;
     }
   }
@@ -184,7 +187,7 @@ struct datagram_server::impl : std::enable_shared_from_this<impl> {
     if (!receiver.empty()) {
       receiver.kill();
       receiver = {};
-      if (until != deadline::passed()) drain();
+      if (until != deadline::passed()) drain(until);
     }
     const bool all_ended = working.join(until);
     if (!all_ended) working.kill();

@@ -79,6 +79,19 @@ bool is_alive(const socket_address& path) {
 long info_of(const std::string& path, struct stat& s) { return sys::call(SYS_newfstatat, AT_FDCWD, path.c_str(), &s, AT_SYMLINK_NOFOLLOW); }
 }  // namespace
 
+// A unix socket's file: goes with the last listener that shares it.
+struct listener::own_file {
+  std::string path;
+  unsigned long device, inode;
+  long made_by;  // the process: a forked child leaves the file alone
+  ~own_file() {
+    struct stat s{};
+    // A server that came after us keeps its file.
+    if (made_by == sys::call(SYS_getpid) && info_of(path, s) == 0 && s.st_dev == device && s.st_ino == inode)
+      sys::call(SYS_unlinkat, AT_FDCWD, path.c_str(), 0);
+  }
+};
+
 listener::listener(std::string_view where, const listen_options& how) : how_(how) {
   const auto addresses = socket_address::resolve(where, SOCK_STREAM, true);
   if (addresses.front().family() == AF_UNIX && addresses.front().path()[0] != '@') {
@@ -119,12 +132,9 @@ void listener::bind_unix(const socket_address& where) {
   } unless_renamed{made_as};
   require(sys::call(SYS_listen, made.fd, how_.backlog), doing);
   require(info_of(made_as, s), doing);
+  file_ = std::make_shared<own_file>(path, s.st_dev, s.st_ino, sys::call(SYS_getpid));
   require(sys::call(SYS_renameat, AT_FDCWD, made_as.c_str(), AT_FDCWD, path.c_str()), doing);
   unless_renamed.wanted = false;
-  file_ = path;
-  file_device_ = s.st_dev;
-  file_inode_ = s.st_ino;
-  made_by_ = int(sys::call(SYS_getpid));
   address_ = where;
   fd_ = made.release();
 }
@@ -152,23 +162,14 @@ listener& listener::operator=(listener&& other) noexcept {
   fd_ = std::exchange(other.fd_, -1);
   address_ = other.address_;
   how_ = other.how_;
-  file_ = std::exchange(other.file_, {});
-  file_device_ = other.file_device_;
-  file_inode_ = other.file_inode_;
-  made_by_ = other.made_by_;
+  file_ = std::move(other.file_);
   return *this;
 }
 listener::~listener() { close(); }
 
 void listener::close() noexcept {
   if (fd_ < 0) return;
-  if (!file_.empty()) {
-    struct stat s{};
-    // A server that came after us keeps its file.
-    if (made_by_ == sys::call(SYS_getpid) && info_of(file_, s) == 0 && s.st_dev == file_device_ && s.st_ino == file_inode_)
-      sys::call(SYS_unlinkat, AT_FDCWD, file_.c_str(), 0);
-    file_.clear();
-  }
+  file_.reset();
   io::close(std::exchange(fd_, -1));
 }
 
@@ -188,6 +189,7 @@ listener listener::share() const {
   made.fd_ = copy.release();
   made.address_ = address_;
   made.how_ = how_;
+  made.file_ = file_;
   return made;
 }
 

@@ -105,6 +105,24 @@ TEST_CASE("datagram_server: an error is told and stops nobody; serve ends by req
   CHECK(server.counts().failed == 1);
 }
 
+TEST_CASE("datagram_server: stop handles what has arrived, also beyond the limit at once, as far as its deadline allows") {
+  std::size_t now = 0, most = 0, handled = 0;
+  datagram_server server("127.0.0.1:0",
+                         [&](std::string&, const socket_address&) {
+                           most = std::max(most, ++now);
+                           sleep(1ms);
+                           --now;
+                           ++handled;
+                         },
+                         {.most_handlers = 2});
+  server.start();
+  client c(server.address());
+  for (int i = 0; i < 20; ++i) c.send("x");
+  CHECK(server.stop(20s));
+  CHECK(handled == 20);
+  CHECK(most == 2);
+}
+
 TEST_CASE("datagram_server: stop kills the handlers that are left at its deadline") {
   bool unwound = false;
   datagram_server server("127.0.0.1:0", [&](std::string&, const socket_address&) {

@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include <ringlet/socket.hpp>
@@ -109,6 +110,24 @@ TEST_CASE("listener: an abstract name has no file") {
   auto a = l.accept(10s);
   a.write("y\n");
   CHECK(c.read_line(10s) == "y");
+}
+
+TEST_CASE("listener: a unix socket's file stays as long as somebody shares it") {
+  support::temporary_directory directory;
+  const std::string path = directory.path() / "s";
+  struct stat s;
+  {
+    std::optional<listener> first("unix:" + path);
+    listener next = first->share();
+    first.reset();
+    CHECK(::lstat(path.c_str(), &s) == 0);
+    auto c = connect_to("unix:" + path, 10s);
+    auto accepted = next.accept(10s);
+    listener moved = std::move(next), third = moved.share();
+    moved.close();
+    CHECK(::lstat(path.c_str(), &s) == 0);
+  }
+  CHECK(::lstat(path.c_str(), &s) == -1);
 }
 
 TEST_CASE("listener: a forked child's copy leaves the file alone") {
