@@ -12,8 +12,8 @@
 // the child but its three streams and `keep_fds`; its streams are blocking, its signals at their defaults and unblocked (what
 // the parent ignores stays ignored, but for SIGPIPE and SIGXFSZ).
 //
-// A child ends with its object: what still runs at the destructor is killed (kill_group if it has a group of its own) and waited
-// for, unless detach was called. Its status is taken by waitid(2) on its pidfd (Linux 5.4) when somebody asks, so nothing else of the
+// A child ends with its object: if it still runs at the destructor it is killed (SIGKILL, with its group if it has one of its own) and
+// waited for (10 s at the most: one that hangs in the kernel is left), unless detach was called. Its status is taken by waitid(2) on its pidfd (Linux 5.4) when somebody asks, so nothing else of the
 // program's is disturbed; a SIGCHLD handler of the program's that takes any child's status takes ours, too: wait says so.
 //
 // wait, status, poll, send_signal, kill may be called on any thread, by many at once. The streams and communicate belong to one fiber
@@ -106,7 +106,8 @@ struct subprocess_options {
 
 class RINGLET_EXPORT subprocess {
  public:
-  // Starts it: command[0] and its arguments, no shell. start_error; std::invalid_argument for an empty command.
+  // Starts it: command[0] and its arguments, no shell. start_error; std::invalid_argument for an empty command and for
+  // zero bytes, which a program cannot be given.
   explicit subprocess(std::vector<std::string> command, const subprocess_options& how = {});
   subprocess(subprocess&&) noexcept;
   subprocess& operator=(subprocess&&) noexcept;
@@ -138,7 +139,7 @@ class RINGLET_EXPORT subprocess {
   bool send_signal(int number);
   bool terminate();  // SIGTERM
   bool kill();       // SIGKILL
-  // The same to all of its group, if it was given one of its own; else to itself.
+  // The same to all of its group, if it was given one of its own, also to those it has left behind; else to itself.
   bool send_signal_to_group(int number);
   // It may outlive this object from now on.
   void detach() noexcept;

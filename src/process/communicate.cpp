@@ -26,6 +26,7 @@ bool subprocess::communicate(std::string input, deadline until, std::size_t most
   for (int i : {1, 2})  // a reader by hand may have left something
     if (file& each = p.streams[i]; !each.ahead().empty()) p.collected[i - 1] += each.read_some(each.ahead().size());
   std::string block;
+  bool late = false;  // output that never stops is no reason to stay: one more look after the deadline is enough for what came in time
   while (true) {
     if (in.is_open() && p.sent == p.unsent.size()) in.close();
     pollfd fds[3];
@@ -37,6 +38,8 @@ bool subprocess::communicate(std::string input, deadline until, std::size_t most
         of[count++] = &each;
       }
     if (count == 0) break;
+    if (late) return false;
+    late = until == deadline::passed() || until.has_passed();
     const int found = io::poll(fds, count, until);
     if (found == -EINTR) continue;
     if (found == 0) return false;

@@ -24,6 +24,7 @@
 #include "base/sys.hpp"
 #include "hub/fork.hpp"
 #include "hub/hub.hpp"
+#include "process/start.hpp"
 #include "sync/address_wait.hpp"
 
 namespace ringlet {
@@ -128,6 +129,14 @@ void stop_listening(int number) noexcept {
 }
 
 }  // namespace
+
+std::uint64_t detail::ignored_beneath_listeners() noexcept {
+  base::lock_guard hold(table_lock);
+  std::uint64_t found = 0;
+  for (int number = 1; number < most_signals; ++number)
+    if (table[number].listeners > 0 && reinterpret_cast<std::uintptr_t>(table[number].before.handler) == reinterpret_cast<std::uintptr_t>(SIG_IGN)) found |= std::uint64_t(1) << (number - 1);
+  return found;
+}
 
 std::string signal_info::name() const {
   const char* known = ::sigabbrev_np(number);
@@ -257,7 +266,11 @@ signal_handler::signal_handler(std::vector<int> numbers, std::function<void(cons
     : impl_(std::make_shared<signals::impl>(std::move(numbers))) {
   if (!f) throw std::invalid_argument("ringlet: a signal_handler without a function to call");
   spawn({.name = "signal_handler", .daemon = true}, [of = impl_, f = std::move(f)] {
-    while (auto arrived = of->wait(never, true)) spawn({.name = arrived->name()}, f, *arrived);
+    // What f refers to may have gone with the object, so none that came before its end is told after it.
+    for (auto arrived = of->wait(never, true); arrived && !of->closed; arrived = of->wait(never, true))
+      spawn({.name = arrived->name()}, [of, f, s = *arrived] {
+        if (!of->closed) f(s);
+      });
   });
 }
 signal_handler::~signal_handler() { impl_->close(); }

@@ -54,13 +54,15 @@ IN_CHILD int failed(child_order& o, const char* step, long result) noexcept {
   return 127;
 }
 
-IN_CHILD void default_signals(bool keep) noexcept {
+IN_CHILD void default_signals(bool keep, std::uint64_t ignored_beneath) noexcept {
   for (int number = 1; number <= 64; ++number) {
     kernel_action now{};
     if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
-    const bool ignored = now.handler == SIG_IGN;
-    if (now.handler == SIG_DFL || (ignored && (keep || (number != SIGPIPE && number != SIGXFSZ)))) continue;
+    const bool ignored = now.handler == SIG_IGN || (now.handler != SIG_DFL && (ignored_beneath & std::uint64_t(1) << (number - 1)));
+    const bool stays_ignored = ignored && (keep || (number != SIGPIPE && number != SIGXFSZ));
+    if (now.handler == (stays_ignored ? SIG_IGN : SIG_DFL)) continue;
     now = {};
+    now.handler = stays_ignored ? SIG_IGN : SIG_DFL;
     sys::call(SYS_rt_sigaction, number, &now, nullptr, sizeof now.mask);
   }
 }
@@ -97,7 +99,7 @@ IN_CHILD long close_the_rest(const start_plan& p) noexcept {
 IN_CHILD int become_program(void* order) noexcept {
   auto& o = *static_cast<child_order*>(order);
   const start_plan& p = o.plan;
-  default_signals(p.keep_signals);
+  default_signals(p.keep_signals, p.ignored);
   if (p.new_session)
     if (const long r = sys::call(SYS_setsid); r < 0) return failed(o, "setsid", r);
   if (p.set_group)
@@ -178,7 +180,8 @@ start_result start_program(const start_plan& plan) noexcept {
     result.error = int(-pid);
     result.step = "clone";
   } else if (result.error) {
-    sys::call(SYS_wait4, pid, nullptr, __WALL, nullptr);  // it is on its way out
+    while (sys::call(SYS_wait4, pid, nullptr, __WALL, nullptr) == -EINTR) {  // it is on its way out
+    }
     sys::call(SYS_close, pidfd);
   } else {
     result.pid = pid_t(pid);

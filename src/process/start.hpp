@@ -2,6 +2,7 @@
 // Starting a program in a child that shares our memory until exec. See start.cpp.
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ struct start_plan {
   pid_t group = 0;
   bool die_with_parent = false;
   bool keep_signals = false;
+  std::uint64_t ignored = 0;  // beneath a handler of ours: ignored in the program, too. Bit 0 is signal 1
 };
 
 struct start_result {
@@ -33,5 +35,8 @@ struct start_result {
 
 // Blocks the thread until the child has reached its new program, or has failed.
 start_result start_program(const start_plan&) noexcept;
+
+// The signals that were ignored until somebody began to listen for them (signals.cpp).
+std::uint64_t ignored_beneath_listeners() noexcept;
 
 }  // namespace ringlet::detail

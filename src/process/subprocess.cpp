@@ -91,7 +91,17 @@ std::vector<std::string> candidates_of(const std::string& program, const std::ve
 
 }  // namespace
 
+// A C string ends there: the program would get less than it was given.
+static void refuse_zero_byte(const std::string& text, const char* what) {
+  if (text.find('\0') != text.npos) throw std::invalid_argument(std::string("ringlet: a zero byte in a subprocess's ") + what + ", which no program can be given");
+}
+
 void subprocess::impl::start(std::vector<std::string>& command, const subprocess_options& how) {
+  for (const auto& each : command) refuse_zero_byte(each, "command");
+  for (const auto& each : how.environment) refuse_zero_byte(each, "environment");
+  for (const auto* each : {&how.in, &how.out, &how.err}) refuse_zero_byte(each->name(), "redirection");
+  refuse_zero_byte(how.program, "program");
+  refuse_zero_byte(how.directory, "directory");
   const std::string program = how.program.empty() ? command[0] : how.program;
   shown = "'" + program + "'";
   const std::vector<std::string> environment = environment_of(how);
@@ -108,6 +118,7 @@ void subprocess::impl::start(std::vector<std::string>& command, const subprocess
   plan.group = how.group.value_or(0);
   plan.die_with_parent = how.die_with_parent;
   plan.keep_signals = how.keep_signals;
+  plan.ignored = detail::ignored_beneath_listeners();
 
   fd_holder theirs[3], ours[3];
   const redirect* wanted[3] = {&how.in, &how.out, &how.err};
@@ -232,7 +243,6 @@ bool subprocess::add_listener(detail::listener& l) {
   base::lock_guard hold(self->lock);
   if (self->ask_with_lock()) return false;
   if (!self->watched) {
-    self->watched = true;
     spawn({.name = "end of " + self->shown, .daemon = true}, [self] {
       struct at_end {
         impl& of;
@@ -243,6 +253,7 @@ bool subprocess::add_listener(detail::listener& l) {
       } mark{*self};
       if (const int waited = self->wait_for_end(never); waited == -ECANCELED) detail::throw_io_failure(waited, "waiting for " + self->shown);
     });
+    self->watched = true;
   }
   self->listeners.add(l);
   return true;

@@ -66,8 +66,8 @@ struct subprocess::impl {
       if (until == deadline::passed()) return -ETIMEDOUT;
       int waited = io::wait_readable(pidfd, until);
       if (waited == -EDEADLK) waited = wait_plainly(until);
-      if (waited == -ETIMEDOUT) return ask() ? 0 : -ETIMEDOUT;
-      if (waited < 0 && waited != -EINTR) return waited;
+      if (waited == -ETIMEDOUT && !until.is_never()) return ask() ? 0 : -ETIMEDOUT;
+      if (waited < 0 && waited != -EINTR && waited != -ETIMEDOUT) return waited;
     }
     return 0;
   }
@@ -81,8 +81,11 @@ struct subprocess::impl {
   }
   bool signal(int number, bool group) {
     base::lock_guard hold(lock);
-    if (ask_with_lock() && !(group && own_group)) return false;
-    const long answer = group && own_group ? sys::call(SYS_kill, -pid, number) : sys::call(SYS_pidfd_send_signal, pidfd, number, nullptr, 0);
+    group = group && own_group;
+    // A group's number is its own until its leader's status has been taken: so that is not asked first. After that the number is the
+    // group's as long as it has members, and nobody else's number meanwhile; who bears it is a stranger.
+    if (group ? (status || lost) && sys::call(SYS_kill, pid, 0) != -ESRCH : ask_with_lock()) return false;
+    const long answer = group ? sys::call(SYS_kill, -pid, number) : sys::call(SYS_pidfd_send_signal, pidfd, number, nullptr, 0);
     if (answer < 0 && answer != -ESRCH)
       throw io_error(int(-answer), "sending signal " + std::to_string(number) + " to " + shown);
     return answer == 0;

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -134,6 +135,25 @@ TEST_CASE("signal_handler: who waits for what only it can do is no deadlock") {
   signal_handler h({SIGUSR2}, [&](const signal_info&) { stop.set(); });
   subprocess sender(shell("sleep 0.05; kill -USR2 " + std::to_string(::getpid())));
   CHECK(stop.wait(20s));
+}
+
+TEST_CASE("signal_handler: its function is not called after its end, also for a signal that came before") {
+  int called = 0;
+  {
+    signal_handler h({SIGUSR1}, [&](const signal_info&) { ++called; });
+    send(SIGUSR1);
+  }
+  for (int i = 0; i < 100; ++i) yield();
+  CHECK(called == 0);
+  // Nor where its fiber was on its way.
+  std::optional<signal_handler> h(std::in_place, std::vector<int>{SIGUSR1}, [&](const signal_info&) { ++called; });
+  signals also({SIGUSR1});
+  yield();
+  send(SIGUSR1);
+  CHECK(also.wait(20s));
+  h.reset();
+  for (int i = 0; i < 100; ++i) yield();
+  CHECK(called <= 1);
 }
 
 TEST_CASE("signal_handler: a program's own handler is put aside and comes back") {

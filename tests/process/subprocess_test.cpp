@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <ringlet/signals.hpp>
 
 #include "hub/on_hub.hpp"
 
@@ -241,6 +244,41 @@ TEST_CASE("subprocess: signals begin at their defaults and unblocked") {
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
 }
 
+TEST_CASE("subprocess: a signal that was ignored before somebody listened for it is ignored in the child") {
+  const auto before = ::signal(SIGHUP, SIG_IGN);
+  const auto usr_before = ::signal(SIGUSR1, SIG_DFL);
+  {
+    signals wanted({SIGHUP, SIGUSR1});
+    const auto status = run({"grep", "SigIgn", "/proc/self/status"}).out;
+    CHECK(status == "SigIgn:\t0000000000000001\n");
+  }
+  ::signal(SIGHUP, before);
+  ::signal(SIGUSR1, usr_before);
+}
+
+TEST_CASE("subprocess: one that cannot be started leaves no zombie, whatever signals come meanwhile") {
+  struct sigaction ours {}, before {};
+  ours.sa_handler = [](int) {};  // without SA_RESTART
+  REQUIRE(::sigaction(SIGALRM, &ours, &before) == 0);
+  const itimerval often{{0, 50}, {0, 50}}, off{};
+  ::setitimer(ITIMER_REAL, &often, nullptr);
+  for (int i = 0; i < 2000; ++i) CHECK_THROWS_AS(subprocess({"/no/such/program"}), start_error);
+  ::setitimer(ITIMER_REAL, &off, nullptr);
+  ::sigaction(SIGALRM, &before, nullptr);
+  CHECK(::waitpid(-1, nullptr, WNOHANG) == -1);
+  CHECK(errno == ECHILD);
+}
+
+TEST_CASE("subprocess: what a zero byte would cut off is refused") {
+  const std::string cut("/tmp\0/other", 11);
+  CHECK_THROWS_AS(run({"echo", cut}), std::invalid_argument);
+  CHECK_THROWS_AS(run({cut}), std::invalid_argument);
+  CHECK_THROWS_AS(run({"true"}, {.process = {.program = cut}}), std::invalid_argument);
+  CHECK_THROWS_AS(run({"true"}, {.process = {.directory = cut}}), std::invalid_argument);
+  CHECK_THROWS_AS(run({"true"}, {.process = {.environment = {"A=" + cut}}}), std::invalid_argument);
+  CHECK_THROWS_AS(run({"true"}, {.process = {.out = redirect::path(cut)}}), std::invalid_argument);
+}
+
 TEST_CASE("subprocess: sessions and groups of its own") {
   const auto ids = [](const subprocess_options& how) {
     const std::string stat = run({"cat", "/proc/self/stat"}, {.process = how}).out;
@@ -303,6 +341,26 @@ TEST_CASE("communicate: no more than allowed") {
   subprocess p({"yes"}, {.out = piped});
   CHECK_THROWS_AS(p.communicate({}, 20s, 100'000), io_error);
   CHECK(p.output().size() < 300'000);
+}
+
+TEST_CASE("communicate: output that never stops does not outlast the deadline") {
+  subprocess p({"sleep", "1000"}, {.out = piped});
+  const auto begun = std::chrono::steady_clock::now();
+  const auto late = [&] { return std::chrono::steady_clock::now() - begun > 5s; };
+  // A fiber of ours writes in its place whenever it has a turn, so that the pipe is never found empty.
+  auto writer = spawn([&] {
+    auto end = support::fd(::open(("/proc/" + std::to_string(p.pid()) + "/fd/1").c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+    REQUIRE(end >= 0);
+    const std::string some(1000, 'x');
+    for (; !late(); yield())
+      while (::write(end, some.data(), some.size()) > 0) {
+      }
+  });
+  CHECK_FALSE(p.communicate({}, 50ms));
+  CHECK_FALSE(p.communicate({}, deadline::passed()));
+  CHECK_FALSE(late());
+  CHECK(p.output().size() >= 1000);
+  writer.kill();
 }
 
 TEST_CASE("subprocess: its pipes are streams; a dialogue by lines") {
@@ -387,6 +445,20 @@ TEST_CASE("subprocess: it ends with its object, and with its group if it has one
   CHECK(exists(pid));
   b = subprocess({"true"});
   CHECK_FALSE(exists(pid));
+}
+
+TEST_CASE("subprocess: a group can be sent signals after its leader has ended, asked for or not") {
+  for (const bool asked : {false, true}) {
+    CAPTURE(asked);
+    subprocess p(shell("sleep 1000 & sleep 1000 & echo $!"), {.out = piped, .group = 0});
+    const pid_t member = std::atoi(p.out().read_line(20s)->c_str());
+    REQUIRE(member > 0);
+    if (asked) CHECK(p.wait(20s)->success());
+    CHECK(p.send_signal_to_group(SIGKILL));
+    CHECK(p.out().read_all(20s) == "");  // nobody holds it open any more
+    CHECK(p.wait(20s));
+    CHECK(soon([&] { return !p.send_signal_to_group(0); }));
+  }
 }
 
 TEST_CASE("subprocess: a killed fiber's child is killed, too") {
