@@ -57,7 +57,7 @@ class RINGLET_EXPORT signals {
   std::shared_ptr<impl> impl_;
 };
 
-// Calls f in a fiber of the thread that made it, a new one each time; as long as the object lives.
+// Calls f in a fiber of the thread that made it, a new one each time; as long as the object lives (a call that has begun goes on).
 class RINGLET_EXPORT signal_handler {
  public:
   signal_handler(std::vector<int> numbers, std::function<void(const signal_info&)> f);
