@@ -58,7 +58,8 @@ class queue : public byte_queue {
   void take_next(std::optional<T>& slot) {
     try {
       slot = get();
-    } catch (const shut_down&) {  // the slot is empty
+    } catch (const shut_down&) {
+      slot.reset();  // it is empty; but GCC 12 at -O2 drops the caller's reset, as if get() could not throw
     }
   }
 };
