@@ -26,34 +26,57 @@ bool is_kernel_worker(int tasks_fd, const char* id) {
   char path[32], text[512];
   std::snprintf(path, sizeof path, "%.20s/stat", id);
   const int fd = int(sys::call(SYS_openat, tasks_fd, path, O_RDONLY | O_CLOEXEC, 0));
-  if (fd < 0) return true;  // it has ended
+  if (fd < 0) return false;  // it has ended
   const long got = sys::call(SYS_read, fd, text, sizeof text - 1);
   sys::call(SYS_close, fd);
-  if (got <= 0) return true;
+  if (got <= 0) return false;
   text[got] = 0;
   const char* after_name = std::strrchr(text, ')');
   unsigned flags = 0;
   return after_name && std::sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 && (flags & 0x10);
 }
 
-// Other threads of the process that may yet call us, our own helpers and the kernel's left out. If helpers come or go during
-// the look, somebody is at work.
-bool foreign_threads_exist() {
-  const std::size_t changes = loop::quiet_helpers_changes();
+// All of the process's, as the kernel counts them; 0 if it does not say.
+std::size_t threads_of_process() {
+  const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/stat", O_RDONLY | O_CLOEXEC, 0));
+  if (fd < 0) return 0;
+  char text[512];
+  const long got = sys::call(SYS_read, fd, text, sizeof text - 1);
+  sys::call(SYS_close, fd);
+  if (got <= 0) return 0;
+  text[got] = 0;
+  const char* after_name = std::strrchr(text, ')');
+  std::size_t threads = 0;  // the 20th field: the 18th after the name
+  constexpr char fields[] = " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %zu";
+  return after_name && std::sscanf(after_name + 1, fields, &threads) == 1 ? threads : 0;
+}
+
+std::size_t kernel_workers() {
   const int fd = int(sys::call(SYS_openat, AT_FDCWD, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
-  if (fd < 0) return true;
-  std::size_t tasks = 0;
+  if (fd < 0) return 0;
+  std::size_t workers = 0;
   alignas(8) char entries[4096];
   long got;
   while ((got = sys::call(SYS_getdents64, fd, entries, sizeof entries)) > 0)
     for (long at = 0; at < got;) {
       unsigned short length;
       std::memcpy(&length, entries + at + 16, sizeof length);
-      if (entries[at + 19] != '.' && !is_kernel_worker(fd, entries + at + 19)) ++tasks;
+      if (entries[at + 19] != '.' && is_kernel_worker(fd, entries + at + 19)) ++workers;
       at += length;
     }
   sys::call(SYS_close, fd);
-  return tasks > 1 + loop::quiet_helpers() + silent_threads.load(std::memory_order_relaxed) || loop::quiet_helpers_changes() != changes;
+  return workers;
+}
+
+// Other threads of the process that may yet call us, our own helpers and the kernel's left out. The kernel's number is right,
+// its list is not: it ends at a thread that dies while it is read, and lacks those behind. Where threads or helpers come or go
+// during the look, somebody is at work.
+bool foreign_threads_exist() {
+  const std::size_t changes = loop::quiet_helpers_changes(), threads = threads_of_process();
+  if (threads == 0) return true;
+  const std::size_t known = 1 + loop::quiet_helpers() + silent_threads.load(std::memory_order_relaxed);
+  if (threads > known && threads > known + kernel_workers()) return true;
+  return threads_of_process() != threads || loop::quiet_helpers_changes() != changes;
 }
 }  // namespace
 
