@@ -58,14 +58,17 @@ def show(seed, way, engine):
 
 
 def same(way, engine):
-    calls, first = 0, FIRST
+    calls, first, odd = 0, FIRST, 0
     while calls < CALLS:
         sequences = min(SEQUENCES_AT_ONCE, (CALLS - calls) // STEPS + 1)
         wanted, got = bare(first, sequences), numbers(said(way, engine, first, sequences, STEPS))
-        differ = [seed for seed in wanted if wanted[seed] != got.get(seed)]
-        # One that the kernel itself answers otherwise the second time says nothing.
-        differ = [seed for seed in differ if seed == "calls" or numbers(said("bare", None, seed, 1, STEPS))[seed] == wanted[seed]]
-        expect(not differ, f"{len(differ)} sequences differ; of seed {differ[0] if differ else ''}:\n" + (show(differ[0], way, engine) if differ and differ[0] != "calls" else ""))
+        differ = [seed for seed in wanted if seed != "calls" and wanted[seed] != got.get(seed)]
+        expect(differ or wanted == got, "another number of calls, though every sequence saw the same")
+        # The kernel is asked once more: on a busy machine its own answer was perhaps the odd one. What it then says, ours must have said.
+        real = [seed for seed in differ if numbers(said("bare", None, seed, 1, STEPS))[seed] != got.get(seed)]
+        expect(not real, f"{len(real)} sequences differ; of seed {real[0] if real else ''}:\n" + (show(real[0], way, engine) if real else ""))
+        odd += len(differ)
+        expect(odd <= 1 + calls / 10_000, f"the kernel itself was at odds with itself in {odd} sequences")
         calls += int(wanted["calls"])
         first += sequences
     print(f"{calls} calls, {way}, {engine}")
