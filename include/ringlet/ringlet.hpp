@@ -1,5 +1,6 @@
 #pragma once
-// All of ringlet.
+// Greenlets, fibers, and where they meet. Servers, streams, files, programs, processes and TLS are included by name: who
+// does not need them does not compile them.
 #include <ringlet/async_result.hpp>
 #include <ringlet/barrier.hpp>
 #include <ringlet/channel.hpp>
