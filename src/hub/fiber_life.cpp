@@ -6,8 +6,6 @@
 #include <cstdlib>
 #include <utility>
 
-#include <ringlet/timeout.hpp>
-
 #include "hub/fork.hpp"
 #include "hub/hub.hpp"
 
@@ -23,8 +21,6 @@ struct fiber_entry {
       self.work->run();
     } catch (const greenlet_exit&) {
       self.was_exit = true;
-    } catch (const timeout_expired&) {
-      self.error = std::current_exception();
     } catch (...) {
       self.error = std::current_exception();
     }

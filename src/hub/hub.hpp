@@ -152,7 +152,7 @@ struct RINGLET_SHOWN hub_state {
   bool deadlock_reported = false;
   bool never_in_deadlock = false;  // threads are fibers: a program that waits for ever may wait for a signal or a process
   void (*hands_out_signals)(hub_state&) = nullptr;  // instead of telling the main fiber: threads are fibers, each has a mask
-  bool in_item_code = false;
+  bool in_item_code = false;  // an item of a queue is copied or destroyed under its lock: nobody may wait there
   bool main_gone = false;  // in a child that another fiber than the main one has forked
   bool ends = false;       // its thread does
   bool forked = false;     // true while a forked child lets go of what its parent had
