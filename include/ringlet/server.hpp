@@ -72,8 +72,9 @@ class RINGLET_EXPORT stream_server {
   bool serve(std::chrono::nanoseconds grace = std::chrono::seconds(1));
   // Any thread, also a handler or a fiber that deals with signals: serve() ends soon.
   void request_stop() noexcept;
-  // Accepts what waits in the queue, then no more, and closes the listener; waits for the handlers until the deadline; kills those
-  // that are left and waits for their end. True: none was killed. Final; calling it again is true. Not in a handler:
+  // Accepts who waits in the queue by now (beyond `most_connections` as others end; who still has no place at the deadline is
+  // reset), then no more, and closes the listener; waits for the handlers until the deadline; kills those that are left and waits
+  // for their end. True: none was killed. Final; calling it again is true. Not in a handler:
   // std::logic_error.
   bool stop(deadline until = std::chrono::seconds(1));
   // Stops accepting for a while (new connections wait in the kernel's queue), and goes on.

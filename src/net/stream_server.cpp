@@ -60,11 +60,11 @@ bool stream_server::impl::stop(deadline until) {
   const bool gently = until != deadline::passed();
   if (hand_off) {
     hand_off->stop_accepting();
-    if (gently) hand_off->drain();
+    if (gently) hand_off->drain(until);
   } else {
-    on_each_site([gently](site& s) {
+    on_each_site([gently, until](site& s) {
       s.stop_accepting();
-      if (gently) s.drain();
+      if (gently) s.drain(until);
       return true;
     });
   }

@@ -53,7 +53,7 @@ struct stream_server::impl : std::enable_shared_from_this<impl> {
     void serve(std::shared_ptr<arrival>);
     void run(connection& c);
     void stop_accepting();
-    void drain();
+    void drain(deadline until);
     bool end(deadline until);
   };
   enum class phase { made, accepting, paused, stopping, stopped };

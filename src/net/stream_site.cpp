@@ -5,6 +5,8 @@
 
 #include <ringlet/io.hpp>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 
 #include <algorithm>
@@ -28,8 +30,12 @@ bool passes(int error) {
 }
 bool is_shortage(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
 
-// What waits in the queue when the server stops: bounded, for others may go on connecting.
-constexpr int most_drained = 4096;
+// Who waits in the queue at this moment, others may go on connecting; a bound where the kernel does not say it (unix sockets).
+std::size_t queued(int fd) {
+  tcp_info info{};
+  unsigned length = sizeof info;
+  return sys::call(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0 ? 4096 : info.tcpi_unacked;
+}
 }  // namespace
 
 // --- accepting -------------------------------------------------------------------------------------------------------
@@ -164,10 +170,10 @@ void stream_server::impl::site::stop_accepting() {
   acceptor = {};
 }
 
-// These clients are connected, as far as they know.
-void stream_server::impl::site::drain() {
-  for (int n = 0; n < most_drained; ++n) {
-    if (of.limited() && !of.places.try_acquire()) return;
+// These clients are connected, as far as they know. A place is waited for only if somebody is there to have it.
+void stream_server::impl::site::drain(deadline until) {
+  for (std::size_t left = queued(fd()); left > 0 && io::polled_ready(fd(), POLLIN); --left) {
+    if (of.limited() && !of.places.acquire(until)) return;
     socket_address from;
     const int got = accept_one(from);
     if (got < 0) of.give_back_place();

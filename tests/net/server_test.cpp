@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -153,6 +154,57 @@ TEST_CASE("stream_server: stop serves whoever is connected already, waits for th
   server.reset();
   listener again(place);
   CHECK(again.is_open());
+}
+
+TEST_CASE("stream_server: stop serves the queue also beyond the limit at once, as far as its deadline allows") {
+  support::temporary_directory directory;
+  for (const std::string& place : {std::string("127.0.0.1:0"), "unix:" + (directory.path() / "s").string()}) {
+    CAPTURE(place);
+    std::size_t now_open = 0, most = 0;
+    event go;
+    stream_server server(listener(place),
+                         [&](connection& c) {
+                           most = std::max(most, ++now_open);
+                           go.wait();
+                           yield();
+                           c.write("served\n");
+                           --now_open;
+                         },
+                         {.most_connections = 2});
+    server.start();
+    std::vector<connection> clients;
+    for (int i = 0; i < 20; ++i) clients.push_back(connect_to(server.address(), 10s));
+    CHECK(turn_until([&] { return now_open == 2; }));
+    auto stopper = spawn([&] { return server.stop(20s); });
+    for (int i = 0; i < 20; ++i) yield();
+    go.set();
+    for (auto& c : clients) CHECK(c.read_line(20s) == "served");
+    CHECK(stopper.get());
+    CHECK(most == 2);
+  }
+}
+
+TEST_CASE("stream_server: a full one's stop does not wait for a place that nobody wants, nor past its deadline") {
+  for (const bool somebody : {false, true}) {
+    CAPTURE(somebody);
+    event go;
+    stream_server server(listener("127.0.0.1:0"), [&](connection&) { go.wait(); }, {.most_connections = 1});
+    server.start();
+    auto served = connect_to(place_of(server), 10s);
+    CHECK(turn_until([&] { return server.full(); }));
+    std::optional<connection> queued;
+    if (somebody) queued = connect_to(place_of(server), 10s);
+    auto stopper = spawn([&] { return server.stop(somebody ? deadline(5ms) : deadline(20s)); });
+    if (!somebody) {
+      for (int i = 0; i < 50; ++i) yield();
+      CHECK_THROWS_AS(connect_to(server.address(), 10s), io_error);
+      go.set();
+    }
+    CHECK(stopper.get() == !somebody);
+    CHECK(served.read_line(10s) == std::nullopt);
+    CHECK(server.counts().accepted == 1);
+    if (somebody) CHECK_THROWS_AS(queued->read_line(10s), io_error);
+  }
 }
 
 TEST_CASE("stream_server: stop kills the handlers that are left at its deadline, and their connections end") {
