@@ -157,6 +157,14 @@ void subprocess::impl::start(std::vector<std::string>& command, const subprocess
     plan.streams[i] = theirs[i].get();
   }
 
+  // Before there is a child: with it, nothing may throw any more.
+  static constexpr const char* names[] = {"the stdin of ", "the stdout of ", "the stderr of "};
+  for (int i = 0; i < 3; ++i)
+    if (ours[i].get() >= 0) {
+      std::string name = names[i] + shown;
+      streams[i] = file::adopt(ours[i].release(), std::move(name));
+    }
+
   const detail::start_result made = detail::start_program(plan);
   if (made.error) {
     std::string more = std::string(", ") + made.step;
@@ -169,9 +177,6 @@ void subprocess::impl::start(std::vector<std::string>& command, const subprocess
   pidfd = made.pidfd;
   io::fd_opened(pidfd);
   own_group = how.new_session || (how.group && *how.group == 0);
-  static constexpr const char* names[] = {"the stdin of ", "the stdout of ", "the stderr of "};
-  for (int i = 0; i < 3; ++i)
-    if (ours[i].get() >= 0) streams[i] = file::adopt(ours[i].release(), names[i] + shown);
 }
 
 // --- ending ----------------------------------------------------------------------------------------------------------

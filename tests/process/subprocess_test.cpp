@@ -12,7 +12,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,6 +25,44 @@
 #include "hub/on_hub.hpp"
 
 using namespace hub_test;
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// The one after so many more in this thread fails. Negative: none.
+static thread_local constinit int allocations_left = -1;
+void* operator new(std::size_t size) {
+  void* got = allocations_left < 0 || allocations_left-- > 0 ? std::malloc(size ? size : 1) : nullptr;
+  if (!got) throw std::bad_alloc();
+  return got;
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+TEST_CASE("subprocess: one that there is no memory for leaves no child and no fd behind") {
+  const std::vector<std::string> command{"sleep", "1000"};
+  const subprocess_options how{.in = redirect::pipe(), .out = redirect::pipe(), .err = redirect::pipe()};
+  subprocess warm_up({"true"}, how);
+  warm_up.wait();
+  int failures = 0;
+  for (bool started = false; !started; ++failures) {
+    REQUIRE(failures < 10'000);
+    const auto before = std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+    try {
+      std::vector<std::string> words = command;
+      allocations_left = failures;
+      subprocess p(std::move(words), how);
+      allocations_left = -1;
+      started = true;
+    } catch (const std::exception&) {
+      allocations_left = -1;
+    }
+    CAPTURE(failures);
+    CHECK(::waitpid(-1, nullptr, WNOHANG | __WALL) == -1);
+    CHECK(errno == ECHILD);
+    CHECK(std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {}) == before);
+  }
+  CHECK(failures > 20);
+}
+#endif
 
 namespace {
 
