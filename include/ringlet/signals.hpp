@@ -76,7 +76,8 @@ struct signal_interrupt {
 };
 
 // The first of these signals is thrown as signal_interrupt in the fiber that made this object (main, as a rule), where it waits or
-// will wait next; hooked C calls end with ECANCELED until then. After that one, and after this object, the signals do what they
+// will wait next; hooked C calls end with ECANCELED until then. One that finds no such wait before this object's end (which is in
+// that fiber) is raised again then. After that one, and after this object, the signals do what they
 // did before: a second Ctrl-C ends a program that does not come to its end. A main fiber that nothing else could wake is told of its
 // deadlock all the same; who waits for signals, or has a signal_handler, is not.
 class RINGLET_EXPORT interrupt_on_signal {

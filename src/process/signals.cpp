@@ -38,6 +38,7 @@ struct record {
   std::atomic<std::uint64_t> published{0};  // its number + 1
   std::atomic<int> number{0}, code{0}, sender{0}, value{0};
   std::atomic<unsigned> user{0};
+  std::atomic<std::uint32_t> count{0};  // total[number] with it
 };
 record records[ring_size];
 std::atomic<std::uint64_t> next_record{0};  // the address that listeners park on
@@ -45,7 +46,7 @@ std::atomic<std::uint32_t> total[most_signals];
 
 void note(int number, siginfo_t* info, void*) {
   if (number <= 0 || number >= most_signals) return;
-  total[number].fetch_add(1, std::memory_order_relaxed);
+  const std::uint32_t count = total[number].fetch_add(1, std::memory_order_relaxed) + 1;
   const std::uint64_t mine = next_record.fetch_add(1, std::memory_order_acq_rel);
   record& r = records[mine % ring_size];
   r.published.store(0, std::memory_order_relaxed);
@@ -57,6 +58,7 @@ void note(int number, siginfo_t* info, void*) {
   r.sender.store(has_sender ? int(info->si_pid) : 0, std::memory_order_relaxed);
   r.user.store(has_sender ? unsigned(info->si_uid) : 0, std::memory_order_relaxed);
   r.value.store(info->si_code == SI_QUEUE ? info->si_value.sival_int : 0, std::memory_order_relaxed);
+  r.count.store(count, std::memory_order_relaxed);
   r.published.store(mine + 1, std::memory_order_release);
   sync::wake_address_from_anywhere(&next_record);
 }
@@ -128,6 +130,15 @@ void stop_listening(int number) noexcept {
   if (now.handler == &note) sys::call(SYS_rt_sigaction, number, &t.before, nullptr, sizeof now.mask);
 }
 
+// As if it had come after the object that did not get to tell of it. Others that listen have had it.
+void raise_again(int number) noexcept {
+  {
+    base::lock_guard hold(table_lock);
+    if (table[number].listeners > 0) return;
+  }
+  sys::call(SYS_kill, sys::call(SYS_getpid), number);
+}
+
 }  // namespace
 
 std::uint64_t detail::ignored_beneath_listeners() noexcept {
@@ -149,10 +160,16 @@ std::string signal_info::name() const {
 struct signals::impl {
   const std::vector<int> numbers;
   std::uint64_t position = 0;
-  std::uint32_t seen[most_signals] = {};
+  // By number. The position and a total are not read in one moment: a record that a total has covered is passed over.
+  std::uint32_t covered[most_signals] = {};
+  std::uint32_t seen[most_signals] = {};  // covered, or taken since then
   std::vector<signal_info> lapped;  // what the counts tell of
   unsigned generation = 0;
   std::atomic<bool> closed{false};
+  // interrupt_on_signal's: who made it, and what that fiber has been told.
+  const void* whom = nullptr;
+  signal_interrupt told;
+  std::exception_ptr thrown;
 
   explicit impl(std::vector<int> wanted) : numbers(tidy(std::move(wanted))) {
     static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
@@ -173,17 +190,18 @@ struct signals::impl {
     generation = this_generation();
     position = next_record.load(std::memory_order_acquire);
     for (const int number : numbers) {
-      seen[number] = total[number].load(std::memory_order_relaxed);
+      covered[number] = seen[number] = total[number].load(std::memory_order_relaxed);
       listen(number);
     }
     lapped.clear();
   }
-  // No signal comes to it from now on; who waits is told.
-  void close() noexcept {
-    if (closed.exchange(true)) return;
+  // No signal comes to it from now on; who waits is told. False: it was closed already.
+  bool close() noexcept {
+    if (closed.exchange(true)) return false;
     if (generation == this_generation())
       for (const int number : numbers) stop_listening(number);
     sync::wake_address_from_anywhere(&next_record);
+    return true;
   }
   bool wants(int number) const noexcept { return std::binary_search(numbers.begin(), numbers.end(), number); }
 
@@ -204,6 +222,7 @@ struct signals::impl {
       found.sender = r.sender.load(std::memory_order_relaxed);
       found.user = r.user.load(std::memory_order_relaxed);
       found.value = r.value.load(std::memory_order_relaxed);
+      const std::uint32_t count = r.count.load(std::memory_order_relaxed);
       std::atomic_thread_fence(std::memory_order_acquire);
       if (next_record.load(std::memory_order_relaxed) - position > ring_size || published > position + 1) {
         fall_back();
@@ -212,7 +231,7 @@ struct signals::impl {
       if (published != position + 1) return std::nullopt;  // its handler is still writing, and wakes us
       if (r.published.load(std::memory_order_relaxed) != published) continue;
       ++position;
-      if (!wants(found.number)) continue;
+      if (!wants(found.number) || std::int32_t(count - covered[found.number]) <= 0) continue;
       ++seen[found.number];
       return found;
     }
@@ -221,8 +240,9 @@ struct signals::impl {
     position = next_record.load(std::memory_order_acquire);
     for (const int number : numbers) {
       const std::uint32_t now = total[number].load(std::memory_order_relaxed);
-      if (now == seen[number]) continue;
-      seen[number] = now;
+      const bool is_new = now != seen[number];
+      covered[number] = seen[number] = now;
+      if (!is_new) continue;
       signal_info bare;
       bare.number = number;
       lapped.push_back(bare);
@@ -276,12 +296,34 @@ signal_handler::signal_handler(std::vector<int> numbers, std::function<void(cons
 signal_handler::~signal_handler() { impl_->close(); }
 
 interrupt_on_signal::interrupt_on_signal(std::vector<int> numbers) : impl_(std::make_shared<signals::impl>(std::move(numbers))) {
+  impl_->whom = hub::running_fiber();
   spawn({.name = "interrupt_on_signal", .daemon = true}, [of = impl_, whom = current()] {
     const auto arrived = of->wait(never, false);
-    of->close();
-    if (arrived && !whom.ready()) whom.kill(std::make_exception_ptr(signal_interrupt{arrived->number}), deadline::passed());
+    const bool in_time = of->close();
+    if (!arrived) return;
+    if (!in_time) return raise_again(arrived->number);
+    if (whom.ready()) return;
+    of->told = {arrived->number};
+    of->thrown = std::make_exception_ptr(of->told);
+    whom.kill(of->thrown, deadline::passed());
   });
 }
-interrupt_on_signal::~interrupt_on_signal() { impl_->close(); }
+
+// What came in time, but found no wait in which to be thrown, is not thrown where nobody expects it any more.
+interrupt_on_signal::~interrupt_on_signal() {
+  const bool was_open = impl_->close();
+  detail::hub_state* hub = detail::hub_state::here_or_null();
+  if (!hub || hub->running != impl_->whom || impl_->generation != signals::impl::this_generation()) return;
+  if (was_open) {
+    while (const auto late = impl_->take()) raise_again(late->number);
+    return;
+  }
+  auto& me = *hub->running;
+  for (std::exception_ptr* pending : {&me.kill_pending, me.extras ? &me.extras->kill_deferred : nullptr})
+    if (pending && *pending && *pending == impl_->thrown) {
+      *pending = nullptr;
+      raise_again(impl_->told.number);
+    }
+}
 
 }  // namespace ringlet

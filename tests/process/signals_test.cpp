@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <optional>
 #include <string>
 #include <thread>
@@ -96,6 +97,34 @@ TEST_CASE("signals: a flood leaves at least one of each number") {
   CHECK(counts[SIGUSR2] == 0);
   send(SIGUSR2);
   CHECK(wanted.wait(20s)->number == SIGUSR2);
+}
+
+TEST_CASE("signals: one that comes while a listener is made is not told again after a flood") {
+  NOT_UNDER_TSAN;
+  signals keeps({SIGRTMAX, SIGUSR2});  // so that the signal has a handler before the other listens
+  std::vector<int> many{SIGUSR2};
+  for (int number = SIGRTMIN; number <= SIGRTMAX; ++number) many.push_back(number);
+  for (int round = 0; round < 50; ++round) {
+    std::atomic<bool> begun{false}, made{false};
+    const pthread_t here = ::pthread_self();
+    std::thread sender([&] {
+      for (int i = 0; i < 100 && !made; ++i) {
+        ::pthread_kill(here, SIGRTMAX);
+        begun = true;
+      }
+    });
+    while (!begun) {
+    }
+    signals wanted(many);
+    made = true;
+    sender.join();
+    while (wanted.wait(deadline::passed())) {
+    }
+    for (int i = 0; i < 300; ++i) send(SIGUSR2);
+    std::vector<int> told;
+    while (auto s = wanted.wait(deadline::passed())) told.push_back(s->number);
+    CHECK(told == std::vector<int>{SIGUSR2});
+  }
 }
 
 TEST_CASE("signals: what cannot be listened for is refused") {
@@ -209,6 +238,51 @@ TEST_CASE("interrupt_on_signal: throws in its fiber where it waits, whatever it 
     CHECK(action_of(SIGUSR1) == nullptr);  // the second would be the end
   }
   holder.kill();
+}
+
+TEST_CASE("interrupt_on_signal: what came too late to be thrown within it does what it did before") {
+  static int called;
+  called = 0;
+  ::signal(SIGUSR1, [](int) { ++called; });
+  {
+    interrupt_on_signal ctrl_c({SIGUSR1});
+    yield();
+    send(SIGUSR1);
+    CHECK(called == 0);
+  }
+  CHECK(called == 1);
+  for (int i = 0; i < 100; ++i) yield();
+  // Its fiber was told, but could not be thrown at.
+  {
+    interrupt_on_signal ctrl_c({SIGUSR1});
+    const kill_shield meanwhile;
+    void* const during = action_of(SIGUSR1);
+    send(SIGUSR1);
+    CHECK(turn_until([&] { return action_of(SIGUSR1) != during; }));
+    CHECK(called == 1);
+  }
+  CHECK(called == 2);
+  for (int i = 0; i < 100; ++i) yield();
+  {  // the shield is outside
+    const kill_shield meanwhile;
+    interrupt_on_signal ctrl_c({SIGUSR1});
+    void* const during = action_of(SIGUSR1);
+    send(SIGUSR1);
+    CHECK(turn_until([&] { return action_of(SIGUSR1) != during; }));
+  }
+  CHECK(called == 3);
+  for (int i = 0; i < 100; ++i) yield();
+  // Another one who listens has had it.
+  signals also({SIGUSR1});
+  {
+    interrupt_on_signal ctrl_c({SIGUSR1});
+    send(SIGUSR1);
+  }
+  CHECK(also.wait(20s));
+  for (int i = 0; i < 100; ++i) yield();
+  CHECK(also.wait(deadline::passed()) == std::nullopt);
+  CHECK(called == 3);
+  ::signal(SIGUSR1, SIG_DFL);
 }
 
 TEST_CASE("interrupt_on_signal: Ctrl-C unwinds a program; the second one ends it") {
