@@ -58,7 +58,7 @@ class RINGLET_EXPORT file : public stream {
   // At a position, past the stream's own: fewer bytes than asked for only at the end of the file.
   std::string read_at(std::int64_t offset, std::size_t size, deadline until = never);
   void write_at(std::int64_t offset, std::string_view data, deadline until = never);
-  // Where the next read or write begins; lseek(2)'s whence.
+  // Where the next read or write begins; lseek(2)'s whence. Reads, writes and seeks of one regular file take turns.
   std::int64_t seek(std::int64_t offset, int whence = SEEK_SET);
   std::int64_t position() { return seek(0, SEEK_CUR); }
   // Waits until all that was written is on the disk; `data_only`: times of change may be missing.
@@ -70,6 +70,7 @@ class RINGLET_EXPORT file : public stream {
   ssize_t receive(void* buffer, std::size_t size, deadline until) override;
   ssize_t transmit(const void* data, std::size_t size, deadline until) override;
   std::string describe() const override;
+  bool has_one_position() const override;
 
  private:
   file_type type() const;

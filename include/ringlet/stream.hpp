@@ -23,6 +23,7 @@
 
 #include <ringlet/deadline.hpp>
 #include <ringlet/export.hpp>
+#include <ringlet/sync.hpp>
 
 namespace ringlet {
 
@@ -68,7 +69,7 @@ class RINGLET_EXPORT stream {
   void write(std::string_view data, deadline until = never) { write(data.data(), data.size(), until); }
 
   // Bytes that were read ahead and not taken yet.
-  std::string_view ahead() const noexcept { return std::string_view(buffer_).substr(taken_); }
+  std::string_view ahead() const noexcept { return std::string_view(buffer_).substr(taken_, buffer_.size() - room_ - taken_); }
 
   static constexpr std::size_t longest_line = std::size_t(1) << 20;
 
@@ -82,6 +83,14 @@ class RINGLET_EXPORT stream {
   // "client 127.0.0.1:9": for messages.
   virtual std::string describe() const = 0;
   void forget_ahead() noexcept;
+  // Reads and writes go on from one common position, so they take turns, each as a whole. While one has its turn.
+  virtual bool has_one_position() const { return false; }
+  struct position_turn {
+    mutex* held = nullptr;
+    position_turn(stream& of, const char* doing, deadline until);
+    position_turn(const position_turn&) = delete;
+    ~position_turn();
+  };
 
  private:
   struct turn;
@@ -90,6 +99,8 @@ class RINGLET_EXPORT stream {
   [[noreturn]] void fail(ssize_t error, const char* doing, std::size_t done = 0) const;
   std::string buffer_;
   std::size_t taken_ = 0;
+  std::size_t room_ = 0;  // at the buffer's end, for what a read that is under way brings
+  mutex position_;
   bool reading_ = false, writing_ = false;
 };
 

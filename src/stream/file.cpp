@@ -82,6 +82,8 @@ file_type file::type() const {
   return type_;
 }
 
+bool file::has_one_position() const { return type() == file_type::regular || type() == file_type::block_device; }
+
 // --- the stream ------------------------------------------------------------------------------------------------------
 
 ssize_t file::receive(void* buffer, std::size_t size, deadline until) {
@@ -139,6 +141,7 @@ void file::write_at(std::int64_t offset, std::string_view data, deadline until) 
 }
 
 std::int64_t file::seek(std::int64_t offset, int whence) {
+  const position_turn alone(*this, "seeking in", never);
   if (whence == SEEK_CUR) offset -= std::int64_t(ahead().size());
   const long at = sys::call(SYS_lseek, fd_, offset, whence);
   if (at < 0) detail::throw_io_failure(at, "seeking in " + describe());

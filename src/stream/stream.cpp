@@ -38,6 +38,8 @@ stream& stream::operator=(stream&& other) noexcept {
 }
 
 void stream::forget_ahead() noexcept {
+  taken_ = buffer_.size() - room_;
+  if (room_ > 0) return;  // somebody writes to the buffer
   buffer_.clear();
   taken_ = 0;
 }
@@ -54,6 +56,15 @@ struct stream::turn {
   ~turn() { taken = false; }
 };
 
+stream::position_turn::position_turn(stream& of, const char* doing, deadline until) {
+  if (!of.has_one_position() || !detail::hub_state::here().can_park()) return;  // nor could it let others run then
+  if (!of.position_.lock_until(until)) of.fail(-ETIMEDOUT, doing);
+  held = &of.position_;
+}
+stream::position_turn::~position_turn() {
+  if (held) held->unlock();
+}
+
 void stream::fail(ssize_t error, const char* doing, std::size_t done) const {
   detail::throw_io_failure(error, std::string(doing) + " " + describe(), done);
 }
@@ -67,7 +78,11 @@ ssize_t stream::fill(deadline until) {
   const std::size_t had = buffer_.size();
   // A long line's buffer grows by its own size, so that it is not copied at every step.
   buffer_.resize(had + std::max(chunk, std::min<std::size_t>(had, 1 << 20)));
-  const auto give_back = [&](std::size_t got) { buffer_.resize(had + got); };
+  room_ = buffer_.size() - had;
+  const auto give_back = [&](std::size_t got) {
+    room_ = 0;
+    buffer_.resize(had + got);
+  };
   ssize_t got;
   try {
     do got = receive(buffer_.data() + had, buffer_.size() - had, until);
@@ -89,6 +104,7 @@ std::string stream::take(std::size_t size, std::size_t and_drop) {
 
 std::size_t stream::read(void* buffer, std::size_t size, deadline until) {
   const turn mine(reading_, *this, "read");
+  const position_turn alone(*this, "reading", until);
   if (const std::string_view there = ahead(); !there.empty() || size == 0) {
     const std::size_t n = std::min(size, there.size());
     std::memcpy(buffer, there.data(), n);
@@ -104,6 +120,7 @@ std::size_t stream::read(void* buffer, std::size_t size, deadline until) {
 
 std::string stream::read_some(std::size_t most, deadline until) {
   const turn mine(reading_, *this, "read");
+  const position_turn alone(*this, "reading", until);
   if (ahead().empty())
     if (const ssize_t got = fill(until); got < 0) fail(got, "reading");
   return take(std::min(most, ahead().size()));
@@ -111,6 +128,7 @@ std::string stream::read_some(std::size_t most, deadline until) {
 
 std::string stream::read_exactly(std::size_t size, deadline until) {
   const turn mine(reading_, *this, "read");
+  const position_turn alone(*this, "reading", until);
   while (ahead().size() < size) {
     const ssize_t got = fill(until);
     if (got < 0) fail(got, "reading");
@@ -123,6 +141,7 @@ std::string stream::read_exactly(std::size_t size, deadline until) {
 
 std::string stream::read_all(deadline until, std::size_t most) {
   const turn mine(reading_, *this, "read");
+  const position_turn alone(*this, "reading", until);
   while (true) {
     const ssize_t got = fill(until);
     if (got < 0) fail(got, "reading");
@@ -135,6 +154,7 @@ std::string stream::read_all(deadline until, std::size_t most) {
 std::optional<std::string> stream::read_until(std::string_view delimiter, deadline until, std::size_t most) {
   if (delimiter.empty()) throw std::invalid_argument("ringlet: read_until without a delimiter");
   const turn mine(reading_, *this, "read");
+  const position_turn alone(*this, "reading", until);
   std::size_t looked_at = 0;
   while (true) {
     const std::string_view there = ahead();
@@ -154,6 +174,7 @@ std::optional<std::string> stream::read_until(std::string_view delimiter, deadli
 
 void stream::write(const void* data, std::size_t size, deadline until) {
   const turn mine(writing_, *this, "write");
+  const position_turn alone(*this, "writing to", until);
   for (std::size_t done = 0; done < size;) {
     const ssize_t sent = transmit(static_cast<const char*>(data) + done, size - done, until);
     if (sent == -EINTR) continue;

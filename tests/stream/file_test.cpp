@@ -199,6 +199,26 @@ TEST_CASE("file: a write after lines were read goes where the lines ended") {
   CHECK(files::read(path) == "one\nTWO\nthree\n");
 }
 
+TEST_CASE("file: a write, or a question for the position, waits for a read that is under way") {
+  // Its reads never come from the page cache, so they wait for somebody else.
+  const std::string path = "/proc/self/coredump_filter";
+  const std::string before = files::read(path);
+  file f(path, O_RDWR);
+  auto reader = spawn([&] { return *f.read_line(); });
+  auto asks = spawn([&] {
+    f.write("0x37");
+    return f.position();
+  });
+  yield();
+  CHECK(f.ahead().empty());  // nothing has come yet
+  CHECK(f.position() >= 0);
+  CHECK(reader.get() + "\n" == before);
+  CHECK(asks.get() >= 0);
+  CHECK(files::read(path) == "00000037\n");
+  files::write(path, "0x" + before);
+  CHECK(files::read(path) == before);
+}
+
 TEST_CASE("file: a FIFO's open waits for the other end, and can be given up") {
   support::temporary_directory directory;
   const std::string path = directory.path() / "fifo";
