@@ -47,7 +47,8 @@ struct datagram_counts {
 class RINGLET_EXPORT datagram_server {
  public:
   using handler = std::function<void(std::string& data, const socket_address& from)>;
-  // Binds at once: io_error. Words as socket_address has them; a unix socket's file goes with the server.
+  // Binds at once: io_error. Words as socket_address has them; a unix socket's file goes with the server, if it
+  // is still the server's.
   datagram_server(std::string_view where, handler serve, datagram_options how = {});
   // stop(deadline::passed()).
   ~datagram_server();
@@ -60,7 +61,7 @@ class RINGLET_EXPORT datagram_server {
   void request_stop() noexcept;
   bool stop(deadline until = std::chrono::seconds(1));
 
-  // From the server's own address. Whole or not at all: io_error.
+  // From the server's own address. Whole or not at all: io_error, also where the server is stopped meanwhile.
   void send(std::string_view data, const socket_address& to, deadline until = never);
   const socket_address& address() const noexcept;
   unsigned short port() const noexcept { return address().port(); }

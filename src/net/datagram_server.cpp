@@ -6,8 +6,10 @@
 #include <ringlet/datagram_server.hpp>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <atomic>
+#include <optional>
 #include <stdexcept>
 
 #include <ringlet/fiber.hpp>
@@ -17,10 +19,12 @@
 #include <ringlet/timeout.hpp>
 
 #include "base/assert.hpp"
+#include "base/lock.hpp"
 #include "base/sys.hpp"
 #include "hub/hub.hpp"
 #include "io/doors.hpp"
 #include "io/wait.hpp"
+#include "net/socket_file.hpp"
 
 namespace ringlet {
 
@@ -31,7 +35,10 @@ struct datagram_server::impl : std::enable_shared_from_this<impl> {
   const datagram_options how;
   int fd = -1;
   socket_address address;
-  std::string file;  // of a unix socket
+  std::optional<detail::socket_file> file;  // of a unix socket
+  base::lock sending;  // over the next two, and over fd's end: other threads send, too
+  std::size_t senders = 0;
+  int left_to_senders = -1;  // the last of them closes it
   const long maker = sys::call(SYS_getpid);
   group working;
   any_fiber receiver;
@@ -74,13 +81,45 @@ struct datagram_server::impl : std::enable_shared_from_this<impl> {
     const int on = 1;
     if (how.reuse_port) require(sys::call(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on), doing);
     require(sys::call(SYS_bind, fd, to.data(), to.length()), doing);
-    if (to.family() == AF_UNIX && to.path()[0] != '@') file = to.path();
+    if (to.family() == AF_UNIX && to.path()[0] != '@') {
+      struct stat s{};
+      if (detail::info_of(to.path(), s) == 0) file.emplace(to.path(), s);
+    }
   }
+  // A number that somebody is about to send on must not become another file's.
   void close() noexcept {
-    if (!file.empty() && is_ours()) sys::call(SYS_unlinkat, AT_FDCWD, file.c_str(), 0);
-    file.clear();
-    if (fd >= 0) io::close(std::exchange(fd, -1));
+    file.reset();
+    if (fd < 0) return;
+    if (!is_ours()) {  // the senders are the parent's
+      io::close(std::exchange(fd, -1));
+      return;
+    }
+    int unused = -1;
+    {
+      base::lock_guard hold(sending);
+      (senders > 0 ? left_to_senders : unused) = std::exchange(fd, -1);
+      if (senders > 0) sys::call(SYS_shutdown, left_to_senders, SHUT_RDWR);  // those that wait for room end
+    }
+    if (unused >= 0) io::close(unused);
   }
+  struct sender {
+    impl& of;
+    int fd;
+    explicit sender(impl& o) : of(o) {
+      base::lock_guard hold(of.sending);
+      fd = of.fd;
+      if (fd >= 0) ++of.senders;
+    }
+    sender(const sender&) = delete;
+    ~sender() {
+      int unused = -1;
+      if (fd >= 0) {
+        base::lock_guard hold(of.sending);
+        if (--of.senders == 0) unused = std::exchange(of.left_to_senders, -1);
+      }
+      if (unused >= 0) io::close(unused);
+    }
+  };
   void tell(const char* what, const std::exception_ptr& error) noexcept {
     try {
       if (how.on_error) return how.on_error(what, error);
@@ -252,8 +291,10 @@ const socket_address& datagram_server::address() const noexcept { return impl_->
 int datagram_server::fd() const noexcept { return impl_->fd; }
 
 void datagram_server::send(std::string_view data, const socket_address& to, deadline until) {
+  const auto self = impl_;
+  const impl::sender mine(*self);
   ssize_t sent;
-  do sent = io::sendto(impl_->fd, data.data(), data.size(), MSG_NOSIGNAL, to.data(), to.length(), until);
+  do sent = io::sendto(mine.fd, data.data(), data.size(), MSG_NOSIGNAL, to.data(), to.length(), until);
   while (sent == -EINTR);
   if (sent < 0) detail::throw_io_failure(sent, "sending to " + to.to_string());
 }

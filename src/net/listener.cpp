@@ -18,6 +18,7 @@
 
 #include "base/sys.hpp"
 #include "io/doors.hpp"
+#include "net/socket_file.hpp"
 
 namespace ringlet {
 
@@ -75,21 +76,11 @@ bool is_alive(const socket_address& path) {
   sys::call(SYS_close, fd);
   return answer == 0 || answer == -EAGAIN || answer == -EACCES;
 }
-
-long info_of(const std::string& path, struct stat& s) { return sys::call(SYS_newfstatat, AT_FDCWD, path.c_str(), &s, AT_SYMLINK_NOFOLLOW); }
 }  // namespace
 
-// A unix socket's file: goes with the last listener that shares it.
-struct listener::own_file {
-  std::string path;
-  unsigned long device, inode;
-  long made_by;  // the process: a forked child leaves the file alone
-  ~own_file() {
-    struct stat s{};
-    // A server that came after us keeps its file.
-    if (made_by == sys::call(SYS_getpid) && info_of(path, s) == 0 && s.st_dev == device && s.st_ino == inode)
-      sys::call(SYS_unlinkat, AT_FDCWD, path.c_str(), 0);
-  }
+// Goes with the last listener that shares it.
+struct listener::own_file : detail::socket_file {
+  using socket_file::socket_file;
 };
 
 listener::listener(std::string_view where, const listen_options& how) : how_(how) {
@@ -113,7 +104,7 @@ listener::listener(std::string_view where, const listen_options& how) : how_(how
 void listener::bind_unix(const socket_address& where) {
   const std::string path = where.path(), doing = "listening on " + where.to_string();
   struct stat s{};
-  if (info_of(path, s) == 0) {
+  if (detail::info_of(path, s) == 0) {
     if (!S_ISSOCK(s.st_mode)) throw io_error(EADDRINUSE, doing + ": there is a file of that name, and it is no socket");
     if (is_alive(where)) throw io_error(EADDRINUSE, doing + ": another server accepts connections there");
   }
@@ -131,8 +122,8 @@ void listener::bind_unix(const socket_address& where) {
     }
   } unless_renamed{made_as};
   require(sys::call(SYS_listen, made.fd, how_.backlog), doing);
-  require(info_of(made_as, s), doing);
-  file_ = std::make_shared<own_file>(path, s.st_dev, s.st_ino, sys::call(SYS_getpid));
+  require(detail::info_of(made_as, s), doing);
+  file_ = std::make_shared<own_file>(path, s);
   require(sys::call(SYS_renameat, AT_FDCWD, made_as.c_str(), AT_FDCWD, path.c_str()), doing);
   unless_renamed.wanted = false;
   address_ = where;

@@ -2,11 +2,13 @@
 
 #include "ringlet/datagram_server.hpp"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -153,4 +155,65 @@ TEST_CASE("datagram_server: a unix socket's file goes with it") {
   }
   struct stat s;
   CHECK(::lstat(path.c_str(), &s) == -1);
+}
+
+TEST_CASE("datagram_server: a unix socket's file that a later server has put there stays") {
+  support::temporary_directory directory;
+  const std::string path = directory.path() / "s";
+  const auto nothing = [](std::string&, const socket_address&) {};
+  auto first = std::make_unique<datagram_server>("unix:" + path, nothing);
+  REQUIRE(::unlink(path.c_str()) == 0);
+  {
+    datagram_server second("unix:" + path, nothing);
+    first.reset();
+    struct stat s;
+    CHECK(::lstat(path.c_str(), &s) == 0);
+  }
+  struct stat s;
+  CHECK(::lstat(path.c_str(), &s) == -1);
+}
+
+TEST_CASE("datagram_server: who sends on another thread while it stops never sends by a file that has its number next") {
+  hub_threads elsewhere(1);
+  const auto ignore = [](std::string&, const socket_address&) {};
+  datagram_server stranger("127.0.0.1:0", ignore);  // never started: only its socket
+  for (int round = 0; round < 300; ++round) {
+    auto server = std::make_unique<datagram_server>("127.0.0.1:0", ignore);
+    event begun;
+    auto sends = elsewhere.spawn([&] {
+      return error_of([&] {
+        for (;; begun.set()) server->send("x", stranger.address());
+      });
+    });
+    begun.wait();
+    server->stop(10s);
+    const support::fd copy(::dup(stranger.fd()));
+    CHECK(contains(sends.get(), "sending to"));
+    char byte;
+    sockaddr_in from{};
+    socklen_t length = sizeof from;
+    while (::recvfrom(stranger.fd(), &byte, 1, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &length) >= 0)
+      CHECK(ntohs(from.sin_port) != stranger.port());
+  }
+}
+
+TEST_CASE("datagram_server: a send that waits for room ends when the server stops") {
+  support::temporary_directory directory;
+  const std::string mine = directory.path() / "mine", theirs = directory.path() / "theirs";
+  datagram_server full("unix:" + theirs, [](std::string&, const socket_address&) {});  // never started
+  datagram_server server("unix:" + mine, [](std::string&, const socket_address&) {});
+  server.start();
+  int sent = 0;
+  auto sends = spawn([&] {
+    return error_of([&] {
+      for (;; ++sent) server.send("x", full.address(), 20s);
+    });
+  });
+  int before;
+  do {
+    before = sent;
+    for (int i = 0; i < 20; ++i) yield();
+  } while (sent != before || sent == 0);
+  CHECK(server.stop(10s));
+  CHECK(contains(sends.get(), "sending to"));
 }
