@@ -104,7 +104,7 @@ TEST_CASE("signals: one that comes while a listener is made is not told again af
   signals keeps({SIGRTMAX, SIGUSR2});  // so that the signal has a handler before the other listens
   std::vector<int> many{SIGUSR2};
   for (int number = SIGRTMIN; number <= SIGRTMAX; ++number) many.push_back(number);
-  for (int round = 0; round < 50; ++round) {
+  for (int round = 0; round < 300; ++round) {
     std::atomic<bool> begun{false}, made{false};
     const pthread_t here = ::pthread_self();
     std::thread sender([&] {
