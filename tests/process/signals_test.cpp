@@ -311,7 +311,7 @@ TEST_CASE("interrupt_on_signal: Ctrl-C unwinds a program; the second one ends it
       ::_exit(status);
     }
     ends.second.reset();
-    auto from_child = file::borrow(ends.first);
+    auto from_child = file::adopt(ends.first.release());  // closed as what fibers have waited on is
     CHECK(from_child.read_line(20s) == "ready");
     ::kill(child, SIGINT);
     CHECK(from_child.read_line(20s) == "unwinding");
