@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -252,7 +253,7 @@ class sequence {
   struct waiting {
     int object = -1;
     bool writes = false, polls = false;
-    std::uint64_t goal = 0;  // the place in the stream at which a writer ends
+    std::uint64_t goal = 0;  // the place in the stream at which a writer ends; what is added to an eventfd
   };
 
   void step() {
@@ -312,7 +313,7 @@ class sequence {
     if (!threads_are_fibers)
       for (int i = 0; i < 20000 && !(peers_[0].done() && peers_[1].done()); ++i) asm volatile("" ::: "memory");
     int turns = 0;
-    bool helped = false;
+    bool begun = false;
     const auto last = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (std::chrono::steady_clock::now() < last) {
       bool settled = true;
@@ -325,12 +326,12 @@ class sequence {
         else if (threads_are_fibers) settled = settled && turns > enough_turns;
         else settled = settled && peers_[i].asleep() && !peers_[i].done();
       }
-      // Who adds to a full eventfd is waiting in a helper thread of ringlet's, whose news take real time.
-      if (settled && threads_are_fibers && !helped && somebody_adds()) {
-        const timespec while_it_tells{0, 5'000'000};
-        ::nanosleep(&while_it_tells, nullptr);
-        helped = true;
-        turns = 0;
+      // Who adds to a full eventfd is waiting in a helper thread of ringlet's, which takes real time: to begin, before anybody
+      // changes the descriptor's flags, which nothing tells; and to end, once there is room.
+      if (settled && threads_are_fibers && somebody_adds() && (!begun || somebody_has_room())) {
+        const timespec moment{0, begun ? 200'000 : 5'000'000};
+        ::nanosleep(&moment, nullptr);
+        begun = true;
         continue;
       }
       if (settled && (threads_are_fibers || turns > 0)) {
@@ -351,10 +352,19 @@ class sequence {
     errno = ETIMEDOUT;
     give_up("a call neither ended nor waited");
   }
-  bool somebody_adds() const {
-    for (const auto& w : waits_)
-      if (w.object >= 0 && w.writes && objects_[std::size_t(w.object)].is == kind::counter) return true;
-    return false;
+  bool is_adder(const waiting& w) const { return w.object >= 0 && w.writes && objects_[std::size_t(w.object)].is == kind::counter; }
+  bool somebody_adds() const { return is_adder(waits_[0]) || is_adder(waits_[1]); }
+  // An eventfd has room for what a peer waits to add: so that one is about to end.
+  bool somebody_has_room() const {
+    return std::any_of(waits_, waits_ + 2, [&](const waiting& w) {
+      return is_adder(w) && w.goal < UINT64_MAX - count_in(objects_[std::size_t(w.object)].ends[0]);
+    });
+  }
+  static std::uint64_t count_in(int eventfd) {
+    std::ifstream info("/proc/self/fdinfo/" + std::to_string(eventfd));
+    for (std::string word; info >> word;)
+      if (word == "eventfd-count:" && info >> word) return std::stoull(word, nullptr, 16);
+    give_up("an eventfd's count is not told");
   }
   // What has not been sent yet would wake somebody at any time later; what is sent over loopback is there.
   static void wait_for_delivery(const object& o) {
@@ -678,7 +688,7 @@ class sequence {
     if (way == 6) return flags(who, index);
     if (way == 7) return poll_some(who, index);
     if (way < 3)
-      return call(who, index, "eventfd " + std::to_string(index) + " add " + std::to_string(value), {.writes = true},
+      return call(who, index, "eventfd " + std::to_string(index) + " add " + std::to_string(value), {.writes = true, .goal = value},
                   [=] { return answer(::write(fd, &value, way == 0 ? 8 : sizeof value)); });
     call(who, index, "eventfd " + std::to_string(index) + " take", {}, [=]() -> std::string {
       std::uint64_t got = 77;
@@ -730,13 +740,11 @@ class sequence {
         if (!anybody_waits()) break;
         const int writes = o.flipped ? 0 : 1;  // a pipe's end
         if (o.is == kind::counter) {
-          // One more, then one less: one that takes, one that adds.
-          const int before = ::fcntl(o.ends[0], F_GETFL);
-          ::fcntl(o.ends[0], F_SETFL, before | O_NONBLOCK);
-          std::uint64_t value = 1;
-          if (turn % 2 == 0) (void)!::write(o.ends[0], &value, 8);
-          else (void)!::read(o.ends[0], &value, 8);
-          ::fcntl(o.ends[0], F_SETFL, before);
+          // One more, then one less: one that takes, one that adds. Neither waits.
+          const std::uint64_t one = 1, count = count_in(o.ends[0]);
+          std::uint64_t taken = 0;
+          if (turn % 2 == 0 && count < UINT64_MAX - 1) (void)!::write(o.ends[0], &one, 8);
+          if (turn % 2 == 1 && count > 0) (void)!::read(o.ends[0], &taken, 8);
         } else if (o.is == kind::pipe && turn % 2 == 0) {
           pollfd room{o.ends[writes], POLLOUT, 0};
           const std::uint8_t next = byte_at(writes, o.written[writes]);
