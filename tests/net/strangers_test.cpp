@@ -1,9 +1,12 @@
-// Real servers behind a stream server that passes everything on, and real clients before it: every byte, and no connection lost at a
-// change of servers.
+// Real servers (nginx, Redis, PostgreSQL) behind a stream server that passes everything on, and real clients before it: every byte,
+// and no connection lost at a change of servers.
 
+#include <pwd.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -135,4 +138,65 @@ TEST_CASE("stream_server: redis's own clients work through it") {
   CHECK(server.counts().accepted >= 22);
   redis->terminate();
   CHECK(redis->wait(20s));
+}
+
+namespace {
+
+// Debian keeps each version's programs in a folder of their own, outside of PATH.
+std::string folder_of_postgresql() {
+  std::error_code none;
+  for (const auto& version : std::filesystem::directory_iterator("/usr/lib/postgresql", none))
+    if (std::filesystem::exists(version.path() / "bin/postgres")) return version.path() / "bin/";
+  return {};
+}
+
+// Its server refuses to be root.
+std::vector<std::string> as_postgres(std::vector<std::string> command) {
+  if (::geteuid() != 0) return command;
+  std::vector<std::string> whole{"setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"};
+  whole.insert(whole.end(), command.begin(), command.end());
+  return whole;
+}
+
+}  // namespace
+
+TEST_CASE("stream_server: PostgreSQL's own clients work through it, with much in both directions") {
+  support::allow_seconds(180);
+  const std::string programs = folder_of_postgresql();
+  if (programs.empty()) RINGLET_SKIP("PostgreSQL is not here");
+  support::temporary_directory directory;
+  const std::string data = directory.path() / "data", place = free_place();
+  files::make_directory(data);
+  if (::geteuid() == 0) {
+    const passwd* them = ::getpwnam("postgres");
+    REQUIRE(them);
+    REQUIRE(::chmod(directory.path().c_str(), 0755) == 0);
+    REQUIRE(::chown(data.c_str(), them->pw_uid, them->pw_gid) == 0);
+  }
+  const auto made = run(as_postgres({programs + "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"}), {.until = 100s});
+  REQUIRE_MESSAGE(made.status.success(), made.err);
+  const auto server = started(as_postgres({programs + "postgres", "-D", data, "-h", "127.0.0.1", "-p", port_of(place), "-k", "", "-F"}));
+  REQUIRE(server);
+  REQUIRE(answers(place));
+
+  stream_server passes_on(listener("127.0.0.1:0"), [&](connection& c) { relay(c, place); });
+  passes_on.start();
+  const auto client = [&](std::string program, std::vector<std::string> arguments, std::string input = "") {
+    std::vector<std::string> command{programs + program, "-h", "127.0.0.1", "-p", std::to_string(passes_on.port()), "-U", "postgres"};
+    command.insert(command.end(), arguments.begin(), arguments.end());
+    return run(command, {.input = std::move(input), .until = 100s});
+  };
+  // It answers before it lets anybody in.
+  for (int tries = 0; tries < 1000 && !client("pg_isready", {}).status.success(); ++tries) sleep(10ms);
+  std::string rows;
+  for (int i = 0; i < 50'000; ++i) rows += std::to_string(i) + "\t" + std::string(std::size_t(i % 40), 'x') + "\n";
+  CHECK(client("psql", {"-qc", "create table t (n int, x text)", "postgres"}).status.success());
+  CHECK(client("psql", {"-qc", "copy t from stdin", "postgres"}, rows).status.success());
+  CHECK(client("psql", {"-qc", "copy (select * from t order by n) to stdout", "postgres"}).out == rows);
+  CHECK(client("pgbench", {"-q", "-i", "postgres"}).status.success());
+  const auto load = client("pgbench", {"-n", "-c", "10", "-t", "20", "postgres"});
+  CHECK(load.status.success());
+  CHECK(contains(load.out, "200/200"));
+  server->send_signal(SIGINT);
+  CHECK(server->wait(60s));
 }
