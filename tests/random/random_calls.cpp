@@ -326,8 +326,8 @@ class sequence {
         else if (threads_are_fibers) settled = settled && turns > enough_turns;
         else settled = settled && peers_[i].asleep() && !peers_[i].done();
       }
-      // Who adds to a full eventfd is waiting in a helper thread of ringlet's, which takes real time: to begin, before anybody
-      // changes the descriptor's flags, which nothing tells; and to end, once there is room.
+      // Who adds to a full eventfd is waiting in a helper thread of ringlet's, which takes real time: to begin (nothing tells when it
+      // has; see flags), and to end, once there is room.
       if (settled && threads_are_fibers && somebody_adds() && (!begun || somebody_has_room())) {
         const timespec moment{0, begun ? 200'000 : 5'000'000};
         ::nanosleep(&moment, nullptr);
@@ -600,6 +600,8 @@ class sequence {
 
   void flags(int who, int index) {
     object& o = objects_[std::size_t(index)];
+    // A helper that has not begun to add yet would find the new ones; nothing tells when it has.
+    if (is_adder(waits_[1 - who]) && waits_[1 - who].object == index) return note("somebody adds");
     const int fd = fd_of(o, who), way = dice_.below(4);
     const bool on = dice_.one_in(3);
     call(who, index, "flags " + std::to_string(index) + " way " + std::to_string(way) + (on ? " on" : " off"), {}, [=]() -> std::string {
