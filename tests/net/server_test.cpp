@@ -94,6 +94,9 @@ TEST_CASE("stream_server: a full one leaves the others in the kernel's queue and
 }
 
 TEST_CASE("stream_server: out of descriptors it rests, tells once, and goes on as soon as a connection has ended") {
+#ifdef __SANITIZE_ADDRESS__
+  RINGLET_SKIP("UBSan, which is built in with ASan, looks at exceptions through a pipe, and here no descriptor is left for one");
+#else
   std::vector<std::string> told;
   stream_server server(listener("127.0.0.1:0"), echo,
                        {.shortest_rest = 1h, .longest_rest = 1h, .on_error = [&](const char* what, std::exception_ptr e) {
@@ -127,6 +130,7 @@ TEST_CASE("stream_server: out of descriptors it rests, tells once, and goes on a
   REQUIRE(told.size() == 1);
   CHECK(contains(told[0], "accept: "));
   CHECK(contains(told[0], "ulimit -n"));
+#endif
 }
 
 TEST_CASE("stream_server: stop serves whoever is connected already, waits for the handlers, and frees the port") {
