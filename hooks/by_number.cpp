@@ -15,13 +15,13 @@
 
 #include <ringlet/io.hpp>
 
+#include "base/moments.hpp"
 #include "base/sys.hpp"
 #include "dialect.hpp"
 #include "hub/hub.hpp"
 #include "io/doors.hpp"
 #include "io/wait.hpp"
 #include "loop/offload.hpp"
-#include "moments.hpp"
 #include "sync/address_wait.hpp"
 
 #ifndef P_PIDFD
@@ -30,7 +30,7 @@
 
 namespace ringlet::by_number {
 
-using hooks::after, hooks::is_valid, hooks::no_pointer, hooks::remaining, hooks::to_duration;
+using base::after, base::is_valid, base::remaining, base::to_duration, hooks::no_pointer;
 
 // --- helpers ----------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@
 
 #include <ringlet/deadline.hpp>
 
-#include "moments.hpp"
+#include "base/moments.hpp"
 #include "patch/patch.hpp"
 #include "threads/threads.hpp"
 
@@ -40,7 +40,7 @@ template <class T>
 T* pointer(long word) noexcept {
   return reinterpret_cast<T*>(word);
 }
-using hooks::after_milliseconds;
+using base::after_milliseconds;
 
 long read(int fd, void* buffer, std::size_t size) noexcept;
 long write(int fd, const void* data, std::size_t size) noexcept;

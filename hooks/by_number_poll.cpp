@@ -9,14 +9,14 @@
 
 #include <ringlet/io.hpp>
 
+#include "base/moments.hpp"
 #include "base/sys.hpp"
 #include "by_number.hpp"
 #include "dialect.hpp"
-#include "moments.hpp"
 
 namespace ringlet::by_number {
 
-using hooks::after, hooks::is_valid, hooks::no_pointer, hooks::remaining;
+using base::after, base::is_valid, base::remaining, hooks::no_pointer;
 
 namespace {
 

@@ -14,14 +14,17 @@
 
 #include "base/intrusive_list.hpp"
 #include "base/lock.hpp"
+#include "base/moments.hpp"
 #include "locks.hpp"
 #include "lot.hpp"
-#include "moments.hpp"
 #include "offloaded.hpp"
 #include "real.hpp"
 #include "shaped.hpp"
 
 namespace ringlet::hooks {
+
+using base::moment_of;
+
 namespace {
 
 // One waiting fiber; on its stack.

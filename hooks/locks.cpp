@@ -17,13 +17,15 @@
 
 #include <ringlet/io.hpp>
 
+#include "base/moments.hpp"
 #include "base/sys.hpp"
-#include "moments.hpp"
 #include "owners.hpp"
 #include "real.hpp"
 #include "shaped.hpp"
 
 namespace ringlet::hooks {
+
+using base::moment_of;
 
 namespace {
 thread_local pid_t thread_number = 0;

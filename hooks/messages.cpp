@@ -4,13 +4,15 @@
 
 #include <ringlet/io.hpp>
 
+#include "base/moments.hpp"
 #include "dialect.hpp"
 #include "io/doors.hpp"
-#include "moments.hpp"
 #include "real.hpp"
 #include "shaped.hpp"
 
 namespace ringlet::hooks::shaped {
+
+using base::is_valid, base::after, base::remaining;
 
 int accept(int fd, sockaddr* from, socklen_t* length) {
   const int made = parking(row::accept) ? to_libc<int>(io::accept4(fd, from, length, 0)) : real::accept(fd, from, length);

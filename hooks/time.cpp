@@ -10,12 +10,14 @@
 
 #include <ringlet/io.hpp>
 
+#include "base/moments.hpp"
 #include "dialect.hpp"
-#include "moments.hpp"
 #include "real.hpp"
 #include "shaped.hpp"
 
 namespace ringlet::hooks::shaped {
+
+using base::is_valid, base::to_duration, base::after, base::remaining;
 
 namespace {
 

@@ -11,6 +11,7 @@
 
 #include <ringlet/io.hpp>
 
+#include "base/moments.hpp"
 #include "base/sys.hpp"
 #include "io/doors.hpp"
 #include "io/transfer.hpp"
@@ -20,19 +21,13 @@ namespace ringlet::io {
 
 namespace {
 constexpr unsigned most_messages = 1024;  // UIO_MAXIOV: the kernel takes no more at once, and no error is made of it
-
-timespec left_until(deadline moment) {
-  const auto left = std::max(moment.at() - clock::now(), clock::duration::zero());
-  const auto whole = std::chrono::floor<std::chrono::seconds>(left);
-  return {time_t(whole.count()), long((left - whole).count())};
-}
 }  // namespace
 
 int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline until) noexcept {
   const int each = flags & ~MSG_WAITFORONE;
   const auto take_what_is_there = [&](unsigned from, unsigned most) {
     timespec left{};
-    if (!until.is_never()) left = left_until(until);
+    if (!until.is_never()) left = base::remaining(until);
     return int(
         sys::call(SYS_recvmmsg, fd, messages + from, most, each | MSG_DONTWAIT, until.is_never() ? nullptr : &left));
   };

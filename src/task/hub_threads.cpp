@@ -2,7 +2,8 @@
 //
 // A hub's main fiber waits for the order to stop; then it kills what runs there, waits for its end, and takes the hub down on
 // its own thread. The threads are detached and counted: the count goes down after the last destructor of a thread_local, and who
-// waits for it also waits until the kernel has forgotten them, which takes a moment. What has been sent to a hub that ends is dropped with its messages, and its future says so.
+// waits for it also waits until the kernel has forgotten them, which takes a moment. What has been sent to a hub that ends is
+// dropped with its messages, and its future says so.
 
 #include <ringlet/hub_threads.hpp>
 

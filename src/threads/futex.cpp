@@ -16,6 +16,7 @@
 #include <climits>
 
 #include "base/lock.hpp"
+#include "base/moments.hpp"
 #include "base/sys.hpp"
 #include "loop/offload.hpp"
 #include "threads/state.hpp"
@@ -98,21 +99,6 @@ bool kernel_may_have_waiters(int operation) noexcept {
 bool is_id_word(const std::uint32_t* word, std::uint32_t value) noexcept {
   const thread_block* b = find(int(value & FUTEX_TID_MASK));
   return b && reinterpret_cast<const std::uint32_t*>(b->clear_child_id) == word;
-}
-
-bool valid(const timespec& t) noexcept { return t.tv_sec >= 0 && t.tv_nsec >= 0 && t.tv_nsec < 1'000'000'000; }
-
-clock::duration duration_of(const timespec& t) noexcept {
-  constexpr time_t most = LLONG_MAX / 1'000'000'000 - 1;
-  return t.tv_sec > most ? clock::duration::max() : std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
-}
-
-// An absolute moment; for CLOCK_REALTIME right until that is set.
-deadline at_moment(clockid_t which, const timespec& t) noexcept {
-  timespec now;
-  ::clock_gettime(which, &now);
-  const auto left = duration_of(t) - duration_of(now);
-  return left <= left.zero() ? deadline::passed() : deadline(left);
 }
 
 constexpr auto shared_slice = std::chrono::milliseconds(5);
@@ -317,10 +303,10 @@ long futex(std::uint32_t* word, int operation, std::uint32_t value, std::uintptr
     case FUTEX_WAIT_BITSET: {
       if (!on_fiber) return plain();
       if (command == FUTEX_WAIT_BITSET && value3 == 0) return -EINVAL;
-      if (limit && !valid(*limit)) return -EINVAL;
+      if (limit && !base::is_valid(*limit)) return -EINVAL;
       const deadline until = !limit                  ? never
-                             : command == FUTEX_WAIT ? deadline(duration_of(*limit))
-                                                     : at_moment(clock, *limit);
+                             : command == FUTEX_WAIT ? base::after(*limit)
+                                                     : base::moment_of(clock, *limit);
       const bool is_shared = !(operation & FUTEX_PRIVATE_FLAG) && !is_id_word(word, value);
       return wait(word, value, command == FUTEX_WAIT ? ~0u : value3, until, is_shared);
     }
@@ -333,8 +319,8 @@ long futex(std::uint32_t* word, int operation, std::uint32_t value, std::uintptr
     case FUTEX_LOCK_PI2:
     case FUTEX_TRYLOCK_PI:
       if (!on_fiber) return plain();
-      if (limit && command != FUTEX_TRYLOCK_PI && !valid(*limit)) return -EINVAL;
-      return lock_pi(word, limit && command != FUTEX_TRYLOCK_PI ? at_moment(command == FUTEX_LOCK_PI ? CLOCK_REALTIME : clock, *limit) : never,
+      if (limit && command != FUTEX_TRYLOCK_PI && !base::is_valid(*limit)) return -EINVAL;
+      return lock_pi(word, limit && command != FUTEX_TRYLOCK_PI ? base::moment_of(command == FUTEX_LOCK_PI ? CLOCK_REALTIME : clock, *limit) : never,
                      command == FUTEX_TRYLOCK_PI);
     case FUTEX_UNLOCK_PI: return on_fiber ? unlock_pi(word) : plain();
     case FUTEX_WAIT_REQUEUE_PI:

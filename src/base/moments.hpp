@@ -1,5 +1,5 @@
 #pragma once
-// libc's ways to write time, and ours: durations end here, below there are only deadlines.
+// libc's and the kernel's ways to write time, and ours: durations end where this is used, below there are only deadlines.
 
 #include <algorithm>
 #include <chrono>
@@ -9,7 +9,7 @@
 
 #include <ringlet/deadline.hpp>
 
-namespace ringlet::hooks {
+namespace ringlet::base {
 
 inline bool is_valid(const timespec& t) noexcept { return t.tv_sec >= 0 && t.tv_nsec >= 0 && t.tv_nsec < 1000000000; }
 
@@ -45,4 +45,4 @@ inline deadline moment_of(clockid_t which, const timespec& moment) {
   return left <= left.zero() ? deadline::passed() : deadline(left);
 }
 
-}  // namespace ringlet::hooks
+}  // namespace ringlet::base
