@@ -36,7 +36,6 @@
 #include <csignal>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -49,6 +48,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 
 #include "support/thread_state.hpp"
 
@@ -93,7 +93,7 @@ struct object {
   int ends[2] = {-1, -1};
   int copies[2] = {-1, -1};               // by dup
   std::uint64_t written[2] = {}, read[2] = {};  // by end 0 and end 1: places in the streams
-  bool shut[2] = {};                      // this end writes no more
+  std::uint64_t count = 0;                // of an eventfd: what the calls that ended made it
   bool flipped = false;
   bool has_bytes_of_a_stream() const { return is == kind::stream || is == kind::tcp || is == kind::pipe; }
   bool is_socket() const { return is != kind::pipe && is != kind::counter && is != kind::file; }
@@ -219,6 +219,7 @@ void let_others_run() {
 
 // --- one sequence ----------------------------------------------------------------------------------------------------
 
+constexpr int tcp_closed = 7;  // TCP_CLOSE; <netinet/tcp.h>, which has it, and <linux/tcp.h>, which has all of tcp_info, exclude each other
 constexpr int biggest = 300'000;
 
 // So often the others have had their turn, and the loop has looked for news more than once (it does each 64 turns).
@@ -313,7 +314,6 @@ class sequence {
     if (!threads_are_fibers)
       for (int i = 0; i < 20000 && !(peers_[0].done() && peers_[1].done()); ++i) asm volatile("" ::: "memory");
     int turns = 0;
-    bool begun = false;
     const auto last = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (std::chrono::steady_clock::now() < last) {
       bool settled = true;
@@ -326,12 +326,10 @@ class sequence {
         else if (threads_are_fibers) settled = settled && turns > enough_turns;
         else settled = settled && peers_[i].asleep() && !peers_[i].done();
       }
-      // Who adds to a full eventfd is waiting in a helper thread of ringlet's, which takes real time: to begin (nothing tells when it
-      // has; see flags), and to end, once there is room.
-      if (settled && threads_are_fibers && somebody_adds() && (!begun || somebody_has_room())) {
-        const timespec moment{0, begun ? 200'000 : 5'000'000};
+      // Who adds to a full eventfd is waiting in a helper thread of ringlet's, which takes real time to end.
+      if (settled && !counters_are_settled()) {
+        const timespec moment{0, 100'000};
         ::nanosleep(&moment, nullptr);
-        begun = true;
         continue;
       }
       if (settled && (threads_are_fibers || turns > 0)) {
@@ -353,12 +351,17 @@ class sequence {
     give_up("a call neither ended nor waited");
   }
   bool is_adder(const waiting& w) const { return w.object >= 0 && w.writes && objects_[std::size_t(w.object)].is == kind::counter; }
-  bool somebody_adds() const { return is_adder(waits_[0]) || is_adder(waits_[1]); }
-  // An eventfd has room for what a peer waits to add: so that one is about to end.
-  bool somebody_has_room() const {
-    return std::any_of(waits_, waits_ + 2, [&](const waiting& w) {
-      return is_adder(w) && w.goal < UINT64_MAX - count_in(objects_[std::size_t(w.object)].ends[0]);
-    });
+  // What an eventfd holds is what the calls that ended made it, and has no room for what a peer waits to add.
+  bool counters_are_settled() {
+    for (std::size_t i = 0; i < objects_.size(); ++i) {
+      object& o = objects_[i];
+      if (o.is != kind::counter) continue;
+      const std::uint64_t now = count_in(o.ends[0]);
+      if (now != std::atomic_ref(o.count)) return false;
+      for (const waiting& w : waits_)
+        if (w.object == int(i) && w.writes && w.goal < UINT64_MAX - now) return false;
+    }
+    return true;
   }
   static std::uint64_t count_in(int eventfd) {
     std::ifstream info("/proc/self/fdinfo/" + std::to_string(eventfd));
@@ -366,14 +369,20 @@ class sequence {
       if (word == "eventfd-count:" && info >> word) return std::stoull(word, nullptr, 16);
     give_up("an eventfd's count is not told");
   }
-  // What has not been sent yet would wake somebody at any time later; what is sent over loopback is there.
+  // What is on its way would wake somebody at any time later. So all that one end sent must have come to the other.
   static void wait_for_delivery(const object& o) {
-    for (int end = 0; end < 2; ++end)
-      for (int tries = 0, unsent = 1; tries < 100'000 && unsent > 0; ++tries) {
-        unsent = 0;
-        if (::syscall(SYS_ioctl, o.ends[end], SIOCOUTQNSD, &unsent) != 0) break;
-        if (unsent > 0) let_others_run();
-      }
+    const auto is_there = [&](int from) {
+      int unsent = 0;
+      tcp_info sender{}, receiver{};
+      socklen_t size = sizeof sender;
+      if (::syscall(SYS_ioctl, o.ends[from], SIOCOUTQNSD, &unsent) != 0) return true;
+      if (::syscall(SYS_getsockopt, o.ends[from], IPPROTO_TCP, TCP_INFO, &sender, &size) != 0) return true;
+      if (::syscall(SYS_getsockopt, o.ends[1 - from], IPPROTO_TCP, TCP_INFO, &receiver, &size) != 0) return true;
+      if (sender.tcpi_state == tcp_closed && receiver.tcpi_state == tcp_closed) return true;  // reset: what was sent is no more
+      return unsent == 0 && receiver.tcpi_bytes_received + sender.tcpi_bytes_retrans >= sender.tcpi_bytes_sent;
+    };
+    for (int from = 0; from < 2; ++from)
+      for (int tries = 0; tries < 20'000 && !is_there(from); ++tries) let_others_run();
   }
 
   static std::string answer(long result) {
@@ -691,11 +700,18 @@ class sequence {
     if (way == 7) return poll_some(who, index);
     if (way < 3)
       return call(who, index, "eventfd " + std::to_string(index) + " add " + std::to_string(value), {.writes = true, .goal = value},
-                  [=] { return answer(::write(fd, &value, way == 0 ? 8 : sizeof value)); });
-    call(who, index, "eventfd " + std::to_string(index) + " take", {}, [=]() -> std::string {
+                  [=, &o] {
+                    const long n = ::write(fd, &value, 8);
+                    const std::string told = answer(n);
+                    if (n == 8) std::atomic_ref(o.count) += value;
+                    return told;
+                  });
+    call(who, index, "eventfd " + std::to_string(index) + " take", {}, [=, &o]() -> std::string {
       std::uint64_t got = 77;
       const long n = ::read(fd, &got, way == 3 ? 4 : 8);
-      return answer(n) + " " + std::to_string(got);
+      const std::string told = answer(n);
+      if (n == 8) std::atomic_ref(o.count) -= got;
+      return told + " " + std::to_string(got);
     });
   }
 
@@ -745,8 +761,8 @@ class sequence {
           // One more, then one less: one that takes, one that adds. Neither waits.
           const std::uint64_t one = 1, count = count_in(o.ends[0]);
           std::uint64_t taken = 0;
-          if (turn % 2 == 0 && count < UINT64_MAX - 1) (void)!::write(o.ends[0], &one, 8);
-          if (turn % 2 == 1 && count > 0) (void)!::read(o.ends[0], &taken, 8);
+          if (turn % 2 == 0 && count < UINT64_MAX - 1 && ::write(o.ends[0], &one, 8) == 8) std::atomic_ref(o.count) += one;
+          if (turn % 2 == 1 && count > 0 && ::read(o.ends[0], &taken, 8) == 8) std::atomic_ref(o.count) -= taken;
         } else if (o.is == kind::pipe && turn % 2 == 0) {
           pollfd room{o.ends[writes], POLLOUT, 0};
           const std::uint8_t next = byte_at(writes, o.written[writes]);
