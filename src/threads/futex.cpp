@@ -19,6 +19,7 @@
 #include "base/moments.hpp"
 #include "base/sys.hpp"
 #include "loop/offload.hpp"
+#include "threads/futex_waiters.hpp"
 #include "threads/state.hpp"
 
 #ifndef FUTEX_LOCK_PI2
@@ -29,61 +30,10 @@ namespace ringlet::threads {
 
 namespace {
 
-struct bucket;
-struct futex_waiter : detail::waiter {
-  const std::uint32_t* word = nullptr;
-  std::uint32_t bits = 0;
-  bucket* in = nullptr;  // null: taken off
-  futex_waiter* before = nullptr;
-  futex_waiter* after = nullptr;
-};
-
-// All zero at first, so that the untouched ones of many cost nothing.
-struct bucket {
-  base::lock lock;
-  futex_waiter* first = nullptr;
-  futex_waiter* last = nullptr;
-
-  void append(futex_waiter& w) noexcept {
-    w.in = this;
-    w.before = last;
-    w.after = nullptr;
-    (last ? last->after : first) = &w;
-    last = &w;
-  }
-  void remove(futex_waiter& w) noexcept {
-    (w.before ? w.before->after : first) = w.after;
-    (w.after ? w.after->before : last) = w.before;
-    w.in = nullptr;
-  }
-};
 constexpr std::size_t bucket_bits = 16;
 constinit bucket buckets[std::size_t(1) << bucket_bits];
 
-bucket& bucket_of(const std::uint32_t* word) noexcept {
-  return buckets[(reinterpret_cast<std::uintptr_t>(word) * 0x9e3779b97f4a7c15ull) >> (64 - bucket_bits)];
-}
-
-// A requeue may move the waiter to another bucket while we come for it.
-bool withdraw(detail::waiter& late) {
-  auto& w = static_cast<futex_waiter&>(late);
-  while (bucket* b = __atomic_load_n(&w.in, __ATOMIC_ACQUIRE)) {
-    base::lock_guard hold(b->lock);
-    if (w.in != b) continue;
-    b->remove(w);
-    return true;
-  }
-  return false;
-}
-
-void ready(futex_waiter& w, bool by_message) noexcept {
-  if (!by_message) return detail::hub_state::wake_anywhere(w);
-  w.deliver = [](detail::message& m) {
-    auto& woken = static_cast<detail::waiter&>(m);
-    woken.fiber->hub->wake(woken, detail::wake_reason::woken);
-  };
-  w.fiber->hub->send(w);
-}
+bool withdraw(detail::waiter& late) { return take_off(static_cast<futex_waiter&>(late)); }
 
 long kernel(const std::uint32_t* word, int operation, std::uint32_t value, std::uintptr_t timeout, const std::uint32_t* word2,
             std::uint32_t value3) noexcept {
@@ -100,8 +50,6 @@ bool is_id_word(const std::uint32_t* word, std::uint32_t value) noexcept {
   const thread_block* b = find(int(value & FUTEX_TID_MASK));
   return b && reinterpret_cast<const std::uint32_t*>(b->clear_child_id) == word;
 }
-
-constexpr auto shared_slice = std::chrono::milliseconds(5);
 
 long wait(const std::uint32_t* word, std::uint32_t expected, std::uint32_t bits, deadline until, bool is_shared) noexcept {
   bucket& b = bucket_of(word);
@@ -123,7 +71,7 @@ long wait(const std::uint32_t* word, std::uint32_t expected, std::uint32_t bits,
   if (!is_shared) {
     the_mode.hub->wait(me, until);
   } else {
-    for (auto slice = std::chrono::nanoseconds(std::chrono::microseconds(200));; slice = std::min<std::chrono::nanoseconds>(slice * 2, shared_slice)) {
+    for (auto slice = std::chrono::nanoseconds(std::chrono::microseconds(200));; slice = std::min<std::chrono::nanoseconds>(slice * 2, longest_shared_slice)) {
       const deadline end = std::min(until, deadline(slice));
       if (the_mode.hub->wait(me, end) != detail::wake_reason::timed_out) break;
       if (until.has_passed()) break;
@@ -263,6 +211,31 @@ long unlock_pi(std::uint32_t* word) noexcept {
 }
 
 }  // namespace
+
+bucket& bucket_of(const std::uint32_t* word) noexcept {
+  return buckets[(reinterpret_cast<std::uintptr_t>(word) * 0x9e3779b97f4a7c15ull) >> (64 - bucket_bits)];
+}
+
+void ready(futex_waiter& w, bool by_message) noexcept {
+  if (w.group) return ready_group(w, by_message);
+  if (!by_message) return detail::hub_state::wake_anywhere(w);
+  w.deliver = [](detail::message& m) {
+    auto& woken = static_cast<detail::waiter&>(m);
+    woken.fiber->hub->wake(woken, detail::wake_reason::woken);
+  };
+  w.fiber->hub->send(w);
+}
+
+// A requeue may move it to another bucket while we come for it.
+bool take_off(futex_waiter& w) noexcept {
+  while (bucket* b = __atomic_load_n(&w.in, __ATOMIC_ACQUIRE)) {
+    base::lock_guard hold(b->lock);
+    if (w.in != b) continue;
+    b->remove(w);
+    return true;
+  }
+  return false;
+}
 
 std::size_t wake_word(const std::uint32_t* word, std::size_t count, std::uint32_t bits, bool by_message) noexcept {
   bucket& b = bucket_of(word);

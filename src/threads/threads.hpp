@@ -24,6 +24,8 @@
 #include "context/context.hpp"
 #include "hub/hub.hpp"
 
+struct futex_waitv;
+
 namespace ringlet::threads {
 
 using signal_set = std::uint64_t;  // bit n - 1 for signal n, as the kernel has it
@@ -137,6 +139,8 @@ inline void leave() noexcept {
 // futex(2). Any thread; one that is not the hub's waits in the kernel. Ends with -EINTR where a signal ends it.
 long futex(std::uint32_t* word, int operation, std::uint32_t value, std::uintptr_t timeout_or_count, std::uint32_t* word2,
            std::uint32_t value3) noexcept;
+// futex_waitv(2), the same.
+long futex_waitv(const ::futex_waitv* words, unsigned count, unsigned flags, const timespec* limit, clockid_t clock) noexcept;
 
 // --- signals ----------------------------------------------------------------------------------------------------------
 
