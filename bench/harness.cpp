@@ -110,10 +110,12 @@ void begin(int argc, char** argv, const char* program) {
       given.json_file = following, ++i;
     } else if (word == "--only" && following) {
       given.only = following, ++i;
+    } else if (word == "--table" && following) {
+      given.table = following, ++i;
     } else if (word == "--operations" && following && std::atoll(following) > 0) {
       given.operations = std::size_t(std::atoll(following)), ++i;
     } else {
-      std::fprintf(stderr, "%s [--quick] [--json FILE] [--only TEXT] [--operations N]\n", program);
+      std::fprintf(stderr, "%s [--quick] [--json FILE] [--table TEXT] [--only TEXT] [--operations N]\n", program);
       std::exit(word == "--help" ? 0 : 2);
     }
   }
@@ -128,6 +130,7 @@ double process_cpu_ns() noexcept { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
 double wall_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }
 
 void compare(const std::string& title, std::vector<candidate> candidates, const table_options& how) {
+  if (title.find(given.table) == std::string::npos) return;
   std::vector<measured> rows;
   for (std::size_t i = 0; i < candidates.size(); ++i)
     if (candidates[i].name.find(given.only) != std::string::npos) rows.push_back({.who = &candidates[i], .is_raw = i == 0});

@@ -12,6 +12,7 @@
 //
 //   --quick             a tenth of the time: shows that the program works, not how fast it is
 //   --json FILE         one JSON object a line and figure, appended to FILE
+//   --table TEXT        only tables with TEXT in their title
 //   --only TEXT         only rows with TEXT in their name (their ratio is missing if the raw one is left out)
 //   --operations N      no rounds: each row does N operations, once (for callgrind, strace; see instructions.py)
 
@@ -28,6 +29,7 @@ namespace bench {
 struct settings {
   bool quick = false;
   std::string json_file;
+  std::string table;
   std::string only;
   std::size_t operations = 0;
 };

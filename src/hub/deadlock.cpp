@@ -83,7 +83,7 @@ bool foreign_threads_exist() {
 void hub_state::wait_for_anything() {
   const bool expected = timers.size() || engine->operations_in_flight() || fd_waits || foreign_work || never_in_deadlock ||
                         handle.load(std::memory_order_relaxed) || deadlock_reported || inbox.load(std::memory_order_relaxed);
-  if (expected) return engine->wait(timers.earliest());
+  if (expected) return engine->wait(std::min(timers.earliest(), look_again_at));
   if (switches != switches_at_silence) {
     switches_at_silence = switches;
     next_silence = silence_before_a_look;

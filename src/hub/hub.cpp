@@ -295,6 +295,7 @@ void hub_state::run_turns() {
     // 5 expire timers
     turn_time = engine->now();
     if (timers.size() > 0) timers.expire(turn_time);
+    if (__builtin_expect(turn_time >= look_again_at, 0)) look_again(*this);
     // 6 messages from other threads
     deliver_messages();
     // Last, so that who was woken by the kernel or a timer runs before those who compute.

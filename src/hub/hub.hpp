@@ -145,6 +145,8 @@ struct RINGLET_SHOWN hub_state {
   std::size_t foreign_work = 0;   // helper threads or other hubs owe us a message
   std::size_t watched_fds = 0;
   void* fd_watches = nullptr;     // io's, per hub
+  clock::time_point look_again_at = clock::time_point::max();  // then the hub calls the next, in its turn
+  void (*look_again)(hub_state&) = nullptr;                    // io's
   std::function<void(const hub::failure&)> on_error;  // of what nobody else sees; empty: stderr
   void (*let_go[2])(hub_state&) = {};  // io's and sync's: forget what this hub has, at fork (in the child) and at its end
   std::uint64_t switches_at_silence = ~std::uint64_t(0);  // nothing has run since the hub last slept in vain

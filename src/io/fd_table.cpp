@@ -21,10 +21,9 @@ namespace ringlet::io {
 
 std::atomic<std::uint32_t> facts_epoch{0};
 
-namespace {
-// Counts the times that somebody began to report changes; 0 while nobody does.
 std::atomic<std::uint32_t> observed_era{0};
 
+namespace {
 // How many hubs know an fd number, so that a close need not ask hubs that have never seen it. Numbers beyond the array
 // count as known to all.
 constexpr int counted_numbers = 1 << 20;
@@ -113,6 +112,7 @@ void fd_table::let_go(hub_state& h) {
   if (!t) return;  // let go already, and nothing waited for since (a child that forks again)
   h.fd_watches = nullptr;
   h.watched_fds = 0;
+  h.look_again_at = clock::time_point::max();
   if (!h.forked) {  // else the lock is held, and all of this is forgotten at once
     {
       base::lock_guard hold(hubs_lock);
@@ -152,8 +152,8 @@ fd_watch* fd_table::get_if_open(int fd) {
 }
 
 file_kind fd_table::kind_of(fd_watch& w) {
+  if (w.kind != file_kind::unknown && knows_kind(w)) return w.kind;
   const std::uint32_t era = observed_era.load(std::memory_order_acquire);
-  if (w.kind != file_kind::unknown && (w.armed || !w.operations.empty() || (era != 0 && w.kind_era == era))) return w.kind;
   struct stat s;
   if (sys::call(SYS_fstat, w.fd, &s) != 0) return w.kind = file_kind::unknown;  // it may be opened yet
   w.kind_era = era;
@@ -221,7 +221,7 @@ void fd_table::notify(loop::readiness& r, unsigned events) {
   constexpr unsigned bad = POLLHUP | POLLERR | POLLNVAL;
   if (w.armed == 0 && hub_state::here().watched_fds > 0) --hub_state::here().watched_fds;
   if (events & (bad | POLLRDHUP)) w.hung_up = true;
-  if (events & POLLPRI) w.urgent = true;
+  if (events & POLLPRI) w.misleads = true;
   if (events & (POLLIN | POLLPRI | POLLRDHUP | bad)) {
     w.set_ready(direction::in);
     wake_next(w, direction::in);
@@ -246,6 +246,7 @@ void fd_table::wake_next(fd_watch& w, direction d) {
 
 void fd_table::forget(fd_watch& w) {
   ++w.generation;
+  w.doubt_link::unlink();
   if (w.armed) {
     hub_.engine->disarm(w);
     if (hub_.watched_fds > 0) --hub_.watched_fds;
@@ -271,7 +272,7 @@ void fd_table::forget_facts(fd_watch& w) {
   w.tells = short_read::says_nothing;
   w.ready = 3;
   w.no_nowait = 0;
-  w.hung_up = w.urgent = w.unpollable = w.terminal = w.counter = w.position_taken = false;
+  w.hung_up = w.misleads = w.unpollable = w.terminal = w.counter = w.position_taken = false;
   w.facts_epoch = 0;
 }
 

@@ -10,8 +10,9 @@
 // reset when its number is closed or handed out anew; its generation tells a fiber that was already woken so that the
 // number now means another file.
 //
-// Always true: a ready bit that is clear while its direction is armed means that a try would say EAGAIN, or that news are
-// on their way; so a call that would wait may park without trying. One that would not wait has to try.
+// Always true: a ready bit that is clear while its direction is armed means that a try would say EAGAIN, that news are on
+// their way, or that somebody looks again soon (doubt); so a call that would wait may park without trying. One that would
+// not wait has to try.
 
 #include <cstdint>
 #include <memory>
@@ -31,8 +32,8 @@ using loop::direction;
 enum class file_kind : std::uint8_t { unknown, stream, datagram, pipe, regular, other };
 
 // What a read that got less than it asked for says. TCP gives all there is. A unix stream stops behind passed descriptors
-// and between writers whose credentials differ; ancillary data tell of both. A pipe may hold packets (O_DIRECT is the
-// writer's flag), an SCTP stream messages: there it says nothing.
+// and between writers whose credentials differ; ancillary data tell of both, if there is room for them. A pipe may hold
+// packets (O_DIRECT is the writer's flag), an SCTP stream messages: there it says nothing.
 enum class short_read : std::uint8_t { says_nothing, says_empty, says_empty_unless_ancillary };
 
 // Somebody parked on one direction of one fd. Exclusive ones try when woken and pass the readiness on if any is left;
@@ -56,12 +57,14 @@ struct operation_waiter : loop::completion, waiter {
   bool asked_again = false;       // cancelled only to be started anew
 };
 
-struct fd_watch : loop::readiness {
+struct doubt_link : base::list_link {};
+
+struct fd_watch : loop::readiness, doubt_link {
   file_kind kind = file_kind::unknown;
   std::uint8_t ready = 3;        // bit per direction: a try may succeed
   bool hung_up = false;          // HUP, RDHUP or ERR was seen: a short read is no sign of emptiness
   bool reads_end = false;        // during one attempt on a datagram socket shut down for reading (attempt_at_end)
-  bool urgent = false;           // so it is near out-of-band data
+  bool misleads = false;         // so it is near out-of-band data, or there was more after a short read
   bool unpollable = false;       // the engine said EPERM: always ready
   bool counted = false;          // in the process-wide count of hubs that know this number
   std::uint8_t no_nowait = 0;    // bit per direction: RWF_NOWAIT is not known to this kind of file
@@ -84,6 +87,9 @@ struct fd_watch : loop::readiness {
   void clear_ready(direction d) { ready &= std::uint8_t(~(1u << unsigned(d))); }
 };
 
+// Counts the times that somebody began to report changes; 0 while nobody does.
+extern std::atomic<std::uint32_t> observed_era;
+
 class fd_table {
  public:
   static fd_table& of(hub_state&);
@@ -102,6 +108,11 @@ class fd_table {
   fd_watch& get(int fd);  // fd >= 0
   fd_watch* get_if_open(int fd);  // null, and no memory, for a number that means nothing
   file_kind kind_of(fd_watch&);
+  // Its kind, if it has one, is still true.
+  static bool knows_kind(const fd_watch& w) {
+    const std::uint32_t era = observed_era.load(std::memory_order_acquire);
+    return w.armed || !w.operations.empty() || (era != 0 && w.kind_era == era);
+  }
   // Asks the kernel for O_NONBLOCK and the timeouts, unless what is remembered still holds.
   void refresh(fd_watch&);
   // Watches the direction if it is not watched. 0, or what the engine says.
@@ -109,18 +120,22 @@ class fd_table {
   // The number is to mean another file, or none: waiters get EBADF, polls and operations that wait leave the kernel.
   void forget(fd_watch&);
   static void wake_next(fd_watch&, direction);
+  // A short read says that nothing is left, which is not certain (second_look.cpp).
+  void doubt(fd_watch&);
 
  private:
   explicit fd_table(hub_state& h) : hub_(h) {}
   static void notify(loop::readiness&, unsigned events);
   void forget_facts(fd_watch&);
   static void let_go(hub_state&);
+  static void take_second_look(hub_state&);
   static constexpr std::size_t page_size = 64;
   struct page {
     fd_watch entries[page_size];
   };
   hub_state& hub_;
   std::vector<std::unique_ptr<page>> pages_;
+  base::intrusive_list<fd_watch, doubt_link> doubted_;
 };
 
 // Facts of all fds are asked anew when this moves; 0 while nobody reports changes (then they are never remembered).

@@ -58,9 +58,8 @@ ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* fr
   const auto once = [=](fd_watch* w, std::size_t done) -> ssize_t {
     const int how = without_waiting(w, flags);
     char* place = static_cast<char*>(buffer) + done;
-    if (!from) return receive_bytes(w, fd, place, size - done, how);
     const ssize_t got = sys::call(SYS_recvfrom, fd, place, size - done, how, from, from_length);
-    if (!(how & MSG_PEEK)) note_short(w, got, std::min(size - done, most_at_once), true);
+    if (!(how & MSG_PEEK)) note_short(w, got, std::min(size - done, most_at_once), false);
     return got;
   };
   if (flags & never_wait) {

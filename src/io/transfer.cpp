@@ -12,24 +12,10 @@
 namespace ringlet::io {
 
 void note_short(fd_watch* w, ssize_t got, std::size_t wanted, bool ancillary) {
-  if (!w || got <= 0 || std::size_t(got) >= wanted || !w->is_armed(direction::in) || w->hung_up || w->urgent) return;
-  if (w->tells == short_read::says_empty || (w->tells == short_read::says_empty_unless_ancillary && !ancillary))
-    w->clear_ready(direction::in);
-}
-
-ssize_t receive_bytes(fd_watch* w, int fd, void* buffer, std::size_t size, int how) {
-  if (!w || w->tells != short_read::says_empty_unless_ancillary || !w->is_armed(direction::in)) {
-    const ssize_t got = sys::call(SYS_recvfrom, fd, buffer, size, how, nullptr, nullptr);
-    if (!(how & MSG_PEEK)) note_short(w, got, std::min(size, most_at_once), false);
-    return got;
-  }
-  iovec part{buffer, size};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  const ssize_t got = sys::call(SYS_recvmsg, fd, &message, how);
-  if (!(how & MSG_PEEK)) note_short(w, got, std::min(size, most_at_once), message.msg_flags & MSG_CTRUNC);
-  return got;
+  if (!w || got <= 0 || std::size_t(got) >= wanted || !w->is_armed(direction::in) || w->hung_up || w->misleads) return;
+  if (w->tells == short_read::says_nothing || (w->tells == short_read::says_empty_unless_ancillary && ancillary)) return;
+  w->clear_ready(direction::in);
+  if (!w->doubt_link::linked()) fd_table::of(hub_state::here()).doubt(*w);
 }
 
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {

@@ -22,11 +22,9 @@ inline std::size_t total(const iovec* parts, std::size_t count) {
   return std::min(sum, most_at_once);
 }
 
-// After a read that got less than it asked for: what was there has been taken. Not so near an end or urgent data.
+// After a read that got less than it asked for: what was there has been taken. Not so near an end or urgent data. With
+// ancillary data, if the call could not tell: yes.
 void note_short(fd_watch*, ssize_t got, std::size_t wanted, bool ancillary);
-
-// recv(2), noting a short read. On a unix stream as recvmsg, which tells of ancillary data that were passed over.
-ssize_t receive_bytes(fd_watch*, int fd, void* buffer, std::size_t size, int how);
 
 // More of a message that has gone in part: its peer's end is not ours to hear of now.
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags);

@@ -1,6 +1,6 @@
 // read and write, on all kinds of files: each is an attempt on a vector that cannot block.
 //
-// It tries with RWF_NOWAIT (unix streams as a receive); files that don't know it are asked by poll first, and regular
+// It tries with RWF_NOWAIT (stream sockets by receiving and sending); files that don't know it are asked by poll first, and regular
 // ones read by the engine. Blocking writes go on until all is written, as a thread's do.
 //
 // Always true: the caller's vector is looked at only after the kernel has accepted it, or found it readable.
@@ -34,6 +34,15 @@ enum class verb { read, write };
 ssize_t try_vector(verb v, int fd, const iovec* parts, int count, bool reads_end = false) {
   if (__builtin_expect(reads_end, 0) && v == verb::read) return sys::call(SYS_readv, fd, parts, count);
   return sys::call(v == verb::read ? SYS_preadv2 : SYS_pwritev2, fd, parts, count, -1L, -1L, RWF_NOWAIT);
+}
+
+// Of one part. On a stream socket receive and send are the same, and cheaper.
+ssize_t try_one(fd_table& table, const fd_watch* w, verb v, int fd, const iovec& part) {
+  if (w && w->kind == file_kind::stream && table.knows_kind(*w)) {
+    const ssize_t got = sys::call(v == verb::read ? SYS_recvfrom : SYS_sendto, fd, part.iov_base, part.iov_len, MSG_DONTWAIT, nullptr, 0);
+    if (got != -ENOTSOCK) return got;
+  }
+  return try_vector(v, fd, &part, 1, w && w->reads_end);
 }
 
 // A file whose reads cannot be tried (terminals, inotify, others on some kernels; regular files that are not in the
@@ -141,11 +150,10 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
   const ssize_t result = until_ready(
       fd, direction::in, until, what,
       [&](fd_watch* w) -> ssize_t {
-        if (w && w->tells == short_read::says_empty_unless_ancillary && w->is_armed(direction::in) && ours)
-          return receive_bytes(w, fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
-        const ssize_t got = try_vector(verb::read, fd, parts, count, w && w->reads_end);
+        const ssize_t got = ours ? try_one(table, w, verb::read, fd, *parts)
+                                 : try_vector(verb::read, fd, parts, count, w && w->reads_end);
         if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
-          note_short(w, got, std::size_t(-1), true);
+          note_short(w, got, std::size_t(-1), false);
           goes_on = !(w && w->is_armed(direction::in)) && table.kind_of(table.get(fd)) == file_kind::regular &&
                     !at_end_of_file(fd);
         }
@@ -168,7 +176,7 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
   return more > 0 ? result + more : result;
 }
 
-ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, const char* what) {
+ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, const char* what, bool ours = false) {
   fd_table& table = fd_table::of(hub_state::here());
   fd_watch* known = table.find(fd);
   if (known && known->kind == file_kind::regular && table.kind_of(*known) == file_kind::regular) {
@@ -184,7 +192,7 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
       fd, direction::out, size_of_all, until, what,
       [&](fd_watch* w, std::size_t done) -> ssize_t {
         if (done == 0) {
-          const ssize_t got = try_vector(verb::write, fd, parts, count);
+          const ssize_t got = ours ? try_one(table, w, verb::write, fd, *parts) : try_vector(verb::write, fd, parts, count);
           unaskable = cannot_be_asked(table, fd, got);
           return unaskable ? -EOPNOTSUPP : got;
         }
@@ -213,7 +221,7 @@ ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexce
     return sent == -ENOTSOCK ? sys::call(SYS_write, fd, data, size) : sent;
   }
   const iovec part{const_cast<void*>(data), std::min(size, most_at_once)};
-  return write_vector(fd, &part, 1, until, "write");
+  return write_vector(fd, &part, 1, until, "write", true);
 }
 ssize_t writev(int fd, const iovec* parts, int count, deadline until) noexcept {
   return write_vector(fd, parts, count, until, "writev");

@@ -95,6 +95,8 @@ class engine {
   // accept and connect have no way to be tried without blocking: they are operations only where the kernel itself waits
   // for them (uring); elsewhere io does without.
   virtual bool waits_for_sockets() const { return false; }
+  // Its notifications tell POLLPRI only where there is something urgent; else they never tell it.
+  virtual bool tells_urgent() const { return true; }
 
   // One turn: hands over what was queued, waits to the moment (not at all if it has passed: time_point::min()), delivers
   // what happened. May return early with nothing.

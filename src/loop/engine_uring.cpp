@@ -72,6 +72,7 @@ class uring_engine final : public engine {
   void settle(completion&, bool end) override;
   unsigned operations_in_flight() const override { return operations_; }
   bool waits_for_sockets() const override { return true; }
+  bool tells_urgent() const override { return false; }
   void wait(clock::time_point until) override;
   bool has_news() const override { return ring_.events() > 0 || ring_.kernel_has_work() || wakeup_.is_pending(); }
   void wake() noexcept override { wakeup_.signal(); }
@@ -248,6 +249,8 @@ void uring_engine::deliver_readiness(readiness& r, unsigned d, const event& e) {
   // Un-armed by an overflow or an error still notifies: the waiter tries again, learns the truth from its own call,
   // and arms again if it has to.
   unsigned events = unsigned(e.result);
+  // The mask of the wake-up, which has POLLPRI for any data.
+  if (events & POLLPRI) events = (events & ~unsigned(POLLPRI)) | POLLIN;
   if (e.result <= 0) events = one_event_of[d] | (e.result == -EBADF ? POLLNVAL : e.result < 0 ? POLLERR : 0);
   r.notify(r, events);
 }

@@ -1,0 +1,76 @@
+// A short read says that a stream is empty. Where it isn't, nobody sleeps through what is there.
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <functional>
+#include <string>
+
+#include <ringlet/ringlet.hpp>
+
+#include "io/io_support.hpp"
+#include "support/fd_message.hpp"
+
+using namespace io_test;
+
+namespace {
+struct way {
+  const char* name;
+  std::function<ssize_t(int fd, char* buffer, std::size_t size, ringlet::deadline)> read;
+};
+const way ways[] = {
+    {"recv", [](int fd, char* buffer, std::size_t size, ringlet::deadline until) { return io::recv(fd, buffer, size, 0, until); }},
+    {"recvmsg without room for descriptors",
+     [](int fd, char* buffer, std::size_t size, ringlet::deadline until) {
+       iovec part{buffer, size};
+       msghdr message{};
+       message.msg_iov = &part;
+       message.msg_iovlen = 1;
+       return io::recvmsg(fd, &message, 0, until);
+     }},
+    {"read", [](int fd, char* buffer, std::size_t size, ringlet::deadline until) { return io::read(fd, buffer, size, until); }},
+    {"readv",
+     [](int fd, char* buffer, std::size_t size, ringlet::deadline until) {
+       const iovec parts[] = {{buffer, 1}, {buffer + 1, size - 1}};
+       return io::readv(fd, parts, 2, until);
+     }},
+};
+}  // namespace
+
+TEST_CASE("short reads: bytes behind passed descriptors are not slept through") {
+  for (const way& each : ways) {
+    CAPTURE(each.name);
+    auto p = stream_pair();
+    char buffer[64];
+    REQUIRE(io::recv(p.a, buffer, 1, 0, 1ms) == -ETIMEDOUT);  // its poll is in the kernel now
+    std::string all;
+    for (int round = 0; round < 3; ++round) {
+      support::fd_message with_descriptor("ab", 2);
+      with_descriptor.put(p.b);
+      REQUIRE(io::sendmsg(p.b, &with_descriptor.header, 0) == 2);
+      REQUIRE(io::send(p.b, "cd", 2, 0) == 2);
+      for (const char* expected : {"ab", "cd"}) {
+        const ringlet::deadline long_from_now = 20s;  // who sleeps through them finds them then
+        REQUIRE(each.read(p.a, buffer, sizeof buffer, long_from_now) == 2);
+        CHECK(!long_from_now.has_passed());
+        CHECK(std::string(buffer, 2) == expected);
+      }
+    }
+  }
+}
+
+TEST_CASE("short reads: one who waits has its time limit, though it is looked for him again") {
+  auto p = stream_pair();
+  char buffer[64];
+  REQUIRE(io::recv(p.a, buffer, 1, 0, 1ms) == -ETIMEDOUT);
+  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
+  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+  CHECK(io::recv(p.a, buffer, sizeof buffer, 0, 100ms) == -ETIMEDOUT);
+  // And it is closed while somebody waits to look.
+  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
+  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+  auto reader = ringlet::spawn([&] { return io::recv(p.a, buffer, sizeof buffer, 0, 5s); });
+  REQUIRE(parked_on_fds(1));
+  p.a.close();
+  CHECK(reader.get() == -EBADF);
+}
