@@ -22,9 +22,10 @@ constexpr long made_up_number = 1000, made_up_answer = 123456789;
 bool keeps_registers() {
 #ifdef __x86_64__
   long wrong;
+  auto* call = &::syscall;  // in a register that the call does not keep
   asm volatile(
+      "leaq -136(%%rsp), %%rsp\n\t"  // beyond the red zone
       "pushq %%rbp\n\t"
-      "subq $136, %%rsp\n\t"
       "movq $11, %%rbx\n\t"
       "movq $12, %%rbp\n\t"
       "movq $13, %%r12\n\t"
@@ -46,10 +47,10 @@ bool keeps_registers() {
       "orq %%r14, %%rbx\n\t"
       "orq %%r15, %%rbx\n\t"
       "movq %%rbx, %%rax\n\t"
-      "addq $136, %%rsp\n\t"
       "popq %%rbp\n\t"
-      : "=a"(wrong)
-      : [call] "d"(&::syscall)
+      "leaq 136(%%rsp), %%rsp\n\t"
+      : "=a"(wrong), [call] "+d"(call)
+      :
       : "rbx", "rcx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc", "memory");
   return wrong == 0;
 #else

@@ -118,6 +118,17 @@ part_clang() {
   if compile build-clang; then binaries build-clang clang 600; else one fail clang "does not build (see build-clang/logs/compile.log)"; fi
 }
 
+part_optimized() {
+  say "Optimized (-O3)"
+  configure build-optimized --buildtype=release -Dbench=disabled -Dtests=enabled
+  if ! compile build-optimized; then
+    one fail optimized "does not build (see build-optimized/logs/compile.log)"
+    return 0
+  fi
+  binaries build-optimized optimized 600
+  suite "thread: battery optimized" 900 env RINGLET_BUILD_DIR="$PWD/build-optimized" python3 tests/threads/battery_test.py "$filter"
+}
+
 # Three ways of waiting: the ring, epoll by wish, epoll because the ring is refused.
 part_engines() {
   local why program log
@@ -203,7 +214,10 @@ run_plan() {
     part_asan
     part_tsan
     part_valgrind
-    if $all; then part_bench; fi
+    if $all; then
+      part_optimized
+      part_bench
+    fi
   fi
   summary
 }
