@@ -22,8 +22,13 @@ from threaded import ENGINES, all_of_them, under
 
 python = "/usr/bin/python3"
 driver = os.path.join(checks.source, "tests", "support", "cpython_driver.py")
-modules = ["test_thread", "test_threading", "test_queue", "test_socketserver", "test_signal", "test_httpservers", "test_subprocess", "test_socket", "test_ssl",
-           "test_concurrent_futures"]
+modules = """
+    test_select test_poll test_epoll test_selectors test_socket test_ssl test_time test_sched
+    test_thread test_threading test_threading_local test_threadsignals test_queue test_signal test_eintr
+    test_subprocess test_popen test_pty test_wait3 test_wait4 test_fork1 test_posix test_fcntl
+    test_socketserver test_httpservers test_httplib test_urllib2_localnet test_xmlrpc test_asyncore test_asynchat
+    test_ftplib test_poplib test_smtplib test_telnetlib test_imaplib test_concurrent_futures
+""".split()
 checks.CHECK_SECONDS = 900
 SILENT_SECONDS = 90  # of one test: then it hangs
 MOST_HANGS = 4
@@ -84,7 +89,7 @@ def compare(module, engine):
         _bare[module] = outcomes(module, "bare")
     bare = _bare[module]
     ours = outcomes(module, engine, [name for name, outcome in bare.items() if outcome[1] == "hung"])
-    expect(len(bare) >= 10, f"bare, only {len(bare)} tests were run")
+    expect(any(outcome[0] == "ok" for outcome in bare.values()), "bare, no test was run to its end")
     different, surprises = [], []
     for name in sorted({*bare, *ours}):
         was, now = bare.get(name, ("did not run", "")), ours.get(name, ("did not run", ""))
@@ -103,6 +108,8 @@ def compare(module, engine):
 def one(module, engine):
     if not importlib.util.find_spec("test.test_threading"):
         raise Skip("libpython3.11-testsuite is not installed")
+    if not importlib.util.find_spec(f"test.{module}"):
+        raise Skip(f"this Python has no {module}")
     compare(module, engine)
 
 
