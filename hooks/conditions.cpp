@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <limits>
+#include <new>
 
 #include "base/intrusive_list.hpp"
 #include "base/lock.hpp"
@@ -37,7 +38,9 @@ constinit base::lock places_lock;
 std::atomic<std::size_t> taken{0};
 
 base::intrusive_list<place>& places() {
-  static auto* const all = new base::intrusive_list<place>;  // never destroyed
+  // Never destroyed, nor allocated: pthread_cond_wait cannot say that there is no memory.
+  alignas(base::intrusive_list<place>) static char memory[sizeof(base::intrusive_list<place>)];
+  static auto* const all = ::new (memory) base::intrusive_list<place>;
   return *all;
 }
 

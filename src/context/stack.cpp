@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string_view>
 
@@ -107,6 +108,7 @@ void stack_pool::retire(stack_pool* pool) noexcept {
 
 void stack_pool::add_slab(size_class& c, std::size_t stride) {
   std::size_t bytes = std::max(slab_bytes, stride * 4);
+  auto made = std::make_unique<slab>();
   void* at = MAP_FAILED;
   while (true) {
     at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -120,7 +122,7 @@ void stack_pool::add_slab(size_class& c, std::size_t stride) {
   }
   advise(at, bytes, MADV_NOHUGEPAGE);  // EINVAL without THP: nothing to forbid then
   ::prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, at, bytes, "ringlet stacks");
-  auto* s = new slab;
+  slab* s = made.release();
   s->bytes = bytes;
   s->stride = stride;
   s->older = c.newest;

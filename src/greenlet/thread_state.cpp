@@ -6,6 +6,8 @@
 
 #include <unistd.h>
 
+#include <memory>
+
 #include "base/sys.hpp"
 #include "base/thread_end.hpp"
 #include "greenlet/greenlet.hpp"
@@ -40,16 +42,16 @@ void thread_state::show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) n
 
 thread_state& thread_state::here() {
   if (__builtin_expect(state != nullptr, 1)) return *state;
-  auto* made = new thread_state;
+  auto made = std::make_unique<thread_state>();
   made->stacks = new context::stack_pool;
   made->main.is_main = true;
   made->main.phase = greenlet_phase::running;
-  made->main.thread = made;
+  made->main.thread = made.get();
   context::adopt_thread_stack(made->main.where);
   made->current = made->base = &made->main;
-  state = made;
+  state = made.release();
   base::at_thread_end(&at_thread_end, nullptr);
-  return *made;
+  return *state;
 }
 
 void drop_thread_state(thread_state& t) noexcept {

@@ -104,11 +104,18 @@ void* fiber_body_storage(fiber_state* f) noexcept { return f->body_storage; }
 void fiber_start(fiber_state* f, body* work, const deadline* later) {
   hub_state& hub = *f->hub;
   f->work = work;
+  if (hub.running && hub.running->extras && hub.running->extras->inherited) {
+    try {
+      inherit(*f, *hub.running);
+    } catch (...) {
+      fiber_discard(f);
+      throw;
+    }
+  }
   fiber_retain(f);  // the hub's, until it has finished
   hub.fibers.push_back(*f);
   ++hub.fiber_count;
   if (__builtin_expect(f->is_daemon, 0)) ++hub.daemon_count;
-  if (hub.running && hub.running->extras && hub.running->extras->inherited) inherit(*f, *hub.running);
   if (!later) {
     hub.schedule(*f);
     if (__builtin_expect(hub.has_spawn_callbacks, 0)) call_spawn_callbacks(hub, *f);
@@ -125,6 +132,7 @@ void fiber_start(fiber_state* f, body* work, const deadline* later) {
 }
 
 void fiber_discard(fiber_state* f) noexcept {
+  f->hub->timers.give_place_back();
   f->phase = greenlet_phase::dead;
   bury(*f);
 }
@@ -167,11 +175,11 @@ void start_link(fiber_state& f, link_entry&& link) {
   const bool failed = f.error != nullptr;
   if ((link.filter == 1 && failed) || (link.filter == 2 && !failed)) return;
   if (failed) f.error_seen = true;
-  any_fiber about = retained(&f);
   try {
+    any_fiber about = retained(&f);
     spawn({.name = f.name() + "'s link"}, [call = std::move(link.call), about]() mutable { call(about); });
   } catch (...) {
-    report_error("link", f.name(), std::current_exception(), "a link of fiber '" + f.name() + "' could not run");
+    report_error("link", f, std::current_exception(), "a link of fiber ", " could not run");
   }
 }
 

@@ -47,7 +47,14 @@ struct fiber_entry {
 
 fiber_state* hub_state::create(const spawn_options& how, std::size_t body_size, std::size_t body_alignment) {
   if (can_park()) thread.tidy();
-  auto* f = make_on_stack<fiber_state>(thread, body_size, body_alignment, how.stack_size_bytes);
+  timers.reserve_place();
+  fiber_state* f = nullptr;
+  try {
+    f = make_on_stack<fiber_state>(thread, body_size, body_alignment, how.stack_size_bytes);
+  } catch (...) {
+    timers.give_place_back();
+    throw;
+  }
   f->is_fiber = true;
   f->hub = this;
   f->run = &fiber_entry::run;
@@ -56,11 +63,17 @@ fiber_state* hub_state::create(const spawn_options& how, std::size_t body_size, 
   f->id = f->number = next_id++;
   if (running) f->spawned_by = running->id;
   f->is_daemon = how.daemon;
-  if (!how.name.empty()) f->given_name = how.name;
+  try {
+    if (!how.name.empty()) f->given_name = how.name;
+  } catch (...) {
+    fiber_discard(f);
+    throw;
+  }
   return f;
 }
 
 void hub_state::admit(fiber_state& f) {
+  timers.reserve_place();
   f.is_fiber = true;
   f.hub = this;
   f.thread = &thread;
@@ -85,6 +98,7 @@ void hub_state::schedule(fiber_state& f) {
 void hub_state::conclude(fiber_state& f) {
   f.step = fiber_phase::finished;
   static_cast<all_link&>(f).unlink();
+  timers.give_place_back();
   --fiber_count;
   f.kill_pending = nullptr;
   if (__builtin_expect(f.is_daemon, 0)) --daemon_count;

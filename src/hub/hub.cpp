@@ -77,12 +77,15 @@ hub_state::hub_state(thread_state& t, loop::engine_choice choice)
     : thread(t), engine(std::move(choice.made)), engine_reason(std::move(choice.reason)), main_fiber(*new fiber_state), process(::getpid()) {
   register_fork_handler();
   context::install_overflow_report(&describe_stack_owner, true);
-  if (engine->name() == "simulated") loop::set_thread_clock(engine.get());
-  turn_time = engine->now();
+  std::unique_ptr<fiber_state> main_if_refused(&main_fiber);
+  timers.reserve_place();
   own = make_on_stack<greenlet_state>(t, 0, 16, hub_stack_bytes);
   own->is_fiber = own->in_hub = true;
   own->run = [](greenlet_state&, void*) { hub_of_thread->run_turns(); };
   own->destroy = [](greenlet_state& g) noexcept { g.~greenlet_state(); };
+  main_if_refused.release();  // from here on nothing is refused
+  if (engine->name() == "simulated") loop::set_thread_clock(engine.get());
+  turn_time = engine->now();
   give_first_context(*own);
   own->phase = greenlet_phase::suspended;
   main_fiber.hub = this;
@@ -272,7 +275,7 @@ void hub_state::trace() {
   if (running)
     doom(*running, std::move(thrown));
   else
-    report_error("tracer", "the hub", thrown, "the tracer failed in the hub, and was removed");
+    report_error("tracer", "the hub", thrown, {"the tracer failed in the hub, and was removed"});
 }
 
 // --- the turn --------------------------------------------------------------------------------------------------------

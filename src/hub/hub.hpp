@@ -210,6 +210,7 @@ struct RINGLET_SHOWN hub_state {
 
   fiber_state* create(const spawn_options&, std::size_t body_size, std::size_t body_alignment);
   // Takes on a fiber that was made elsewhere, on a stack that is not ours; it is scheduled. Needed are run and destroy.
+  // std::bad_alloc: nothing has happened.
   void admit(fiber_state&);
   // The first thing that such a fiber's first frame does.
   void arrive_first() noexcept;
@@ -256,7 +257,11 @@ std::string describe_all(hub_state&, const ringlet::hub::describe_options& how =
 std::string describe_exception(const std::exception_ptr&);
 void report_unseen_error(const fiber_state&) noexcept;
 // Tells this thread's error handler, or stderr: `who` has failed, `text` as a sentence without the error.
-void report_error(const char* what, const std::string& who, const std::exception_ptr&, const std::string& text) noexcept;
+// `text` in pieces: there may be no memory to put them together.
+using text_pieces = std::initializer_list<std::string_view>;
+void report_error(const char* what, std::string_view who, const std::exception_ptr&, text_pieces text) noexcept;
+// About a fiber: before its name, and behind it.
+void report_error(const char* what, const fiber_state& who, const std::exception_ptr&, std::string_view before, std::string_view behind) noexcept;
 void call_spawn_callbacks(hub_state&, fiber_state&);
 // Threads of ours that wake nobody by themselves.
 inline std::atomic<std::size_t> silent_threads{0};

@@ -27,7 +27,7 @@ void deliver_posted(detail::message& m) {
   try {
     spawn(std::move(p->call));
   } catch (...) {
-    detail::report_error("post", "the hub", std::current_exception(), "a posted function could not run");
+    detail::report_error("post", "the hub", std::current_exception(), {"a posted function could not run"});
   }
 }
 }  // namespace

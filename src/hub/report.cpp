@@ -108,29 +108,37 @@ std::string describe_exception(const std::exception_ptr& e) {
   }
 }
 
-void report_error(const char* what, const std::string& who, const std::exception_ptr& error, const std::string& text) noexcept {
+void report_error(const char* what, std::string_view who, const std::exception_ptr& error, text_pieces text) noexcept {
+  hub_state* hub = hub_state::here_or_null();
+  std::string failed_handler, described;
   try {
-    hub_state* hub = hub_state::here_or_null();
-    std::string failed_handler;
     if (hub && hub->on_error) {
       const auto handler = hub->on_error;  // it may set another
+      const ringlet::hub::failure told{std::string(who), error, what};
       try {
-        return handler({who, error, what});
+        return handler(told);
       } catch (...) {
         failed_handler = describe_exception(std::current_exception());
       }
     }
-    std::fprintf(stderr, "ringlet: %s: %s\n", text.c_str(), describe_exception(error).c_str());
-    if (!failed_handler.empty()) std::fprintf(stderr, "ringlet: the error handler failed: %s\n", failed_handler.c_str());
-  } catch (...) {
+    described = describe_exception(error);
+  } catch (const std::bad_alloc&) {
   }
+  std::fputs("ringlet: ", stderr);
+  for (const std::string_view piece : text) std::fprintf(stderr, "%.*s", int(piece.size()), piece.data());
+  std::fprintf(stderr, ": %s\n", described.empty() ? "there is no memory to say more" : described.c_str());
+  if (!failed_handler.empty()) std::fprintf(stderr, "ringlet: the error handler failed: %s\n", failed_handler.c_str());
+}
+
+void report_error(const char* what, const fiber_state& f, const std::exception_ptr& error, std::string_view before, std::string_view behind) noexcept {
+  char number[24];  // the name of one that has none; no memory is needed for it
+  std::snprintf(number, sizeof number, "fiber-%llu", static_cast<unsigned long long>(f.id));
+  const std::string_view name = f.is_main_fiber ? "main" : f.given_name.empty() ? std::string_view(number) : f.given_name;
+  report_error(what, name, error, {before, "'", name, "'", behind});
 }
 
 void report_unseen_error(const fiber_state& f) noexcept {
-  try {
-    report_error("fiber", f.name(), f.error, "fiber '" + f.name() + "' failed, and nobody asked for its result");
-  } catch (...) {
-  }
+  report_error("fiber", f, f.error, "fiber ", " failed, and nobody asked for its result");
 }
 
 }  // namespace ringlet::detail

@@ -41,7 +41,12 @@ timeout::timeout(deadline until, std::exception_ptr instead) : id_(next_id.fetch
   s->face = this;
   s->until = until;
   s->instead = std::move(instead);
-  s->enter(detail::hub_state::here());
+  try {
+    s->enter(detail::hub_state::here());
+  } catch (...) {
+    s->~impl();
+    throw;
+  }
 }
 
 timeout::~timeout() {
@@ -85,7 +90,7 @@ kill_shield::kill_shield() {
   detail::fiber_extras& extras = hub.running->extra();
   auto* s = ::new (storage_) impl;
   s->is_shield = true;
-  s->enter(hub);
+  s->enter(hub);  // has nothing to be destroyed if it throws
   if (extras.shields++ == 0) extras.kill_deferred = std::exchange(hub.running->kill_pending, nullptr);
 }
 

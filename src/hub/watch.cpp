@@ -12,7 +12,12 @@
 namespace ringlet::detail {
 
 void call_spawn_callbacks(hub_state& hub, fiber_state& f) {
-  const auto calls = hub.spawn_callbacks;  // one may add or remove others
+  std::vector<hub_state::spawn_callback> calls;
+  try {
+    calls = hub.spawn_callbacks;  // one may add or remove others
+  } catch (...) {
+    return report_error("spawn callback", f, std::current_exception(), "the spawn callbacks could not be called for fiber ", "");
+  }
   fiber_retain(&f);
   struct let_go {
     fiber_state& f;
@@ -23,7 +28,7 @@ void call_spawn_callbacks(hub_state& hub, fiber_state& f) {
       fiber_retain(&f);
       each.call(fiber_access::adopt(&f));
     } catch (...) {
-      report_error("spawn callback", f.name(), std::current_exception(), "a spawn callback failed for fiber '" + f.name() + "'");
+      report_error("spawn callback", f, std::current_exception(), "a spawn callback failed for fiber ", "");
     }
   }
 }

@@ -30,7 +30,7 @@ long call_nonblocking(int fd, Call call) {
 }
 }  // namespace
 
-int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noexcept {
+int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noexcept try {
   hub_state& h = hub_state::here();
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.get_if_open(fd);
@@ -83,9 +83,11 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
     w.set_ready(direction::out);
   }
   return int(result);
+} catch (...) {
+  return error_of_refusal();
 }
 
-int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline until) noexcept {
+int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline until) noexcept try {
   hub_state& h = hub_state::here();
   fd_table& table = fd_table::of(h);
   fd_watch* known = table.get_if_open(fd);
@@ -109,6 +111,8 @@ int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline u
   // Accepted connections are closed by all sorts of code; whatever was known of the number is over.
   if (got >= 0) fd_opened(int(got));
   return int(got);
+} catch (...) {
+  return error_of_refusal();
 }
 
 }  // namespace ringlet::io

@@ -147,17 +147,18 @@ int getaddrinfo(const char* node, const char* service, const addrinfo* hints, ad
     question q{node, service ? service : "", service != nullptr, hints != nullptr, 0, 0, 0, 0};
     if (hints) q.flags = hints->ai_flags, q.family = hints->ai_family, q.type = hints->ai_socktype, q.protocol = hints->ai_protocol;
     base::lock_guard hold(flights_lock);
-    std::unique_ptr<look_up>& flight = flights()[q];
-    const bool first = !flight;
+    auto flight = flights().find(q);
+    const bool first = flight == flights().end();
     if (first) {
-      flight = std::make_unique<look_up>();
-      flight->asked = q;
-      flight->run = &run_look_up;
+      auto made = std::make_unique<look_up>();
+      made->asked = q;
+      made->run = &run_look_up;
+      flight = flights().emplace(q, std::move(made)).first;  // from here on it will be begun
     }
-    flight->askers.push_back(me);
-    if (first && loop::offload(*flight) != 0) {
+    flight->second->askers.push_back(me);
+    if (first && loop::offload(*flight->second) != 0) {
       me.unlink();
-      flights().erase(q);
+      flights().erase(flight);
       me.error = EAGAIN;
       return EAI_AGAIN;
     }

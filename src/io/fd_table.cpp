@@ -93,18 +93,18 @@ fd_table& fd_table::of(hub_state& h) {
   if (__builtin_expect(h.fd_watches != nullptr, 1)) return *static_cast<fd_table*>(h.fd_watches);
   static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
   (void)once;
-  auto* t = new fd_table(h);
-  h.fd_watches = t;
-  h.let_go[0] = &let_go;
+  std::unique_ptr<fd_table> t(new fd_table(h));
   base::lock_guard hold(hubs_lock);
   if (!known_to) {
     void* zeros = ::mmap(nullptr, counts_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    RINGLET_ASSERT(zeros != MAP_FAILED, "two megabytes of address space are not to be had for the count of fds");
+    if (zeros == MAP_FAILED) throw std::bad_alloc();
     known_to = static_cast<std::atomic<std::uint16_t>*>(zeros);
   }
   hubs.push_back(&h);
+  h.fd_watches = t.get();
+  h.let_go[0] = &let_go;
   hub_count.store(hubs.size(), std::memory_order_release);
-  return *t;
+  return *t.release();
 }
 
 void fd_table::let_go(hub_state& h) {
@@ -145,6 +145,14 @@ fd_watch& fd_table::get(int fd) {
     if (fd < counted_numbers) known_to[fd].fetch_add(1, std::memory_order_acq_rel);
   }
   return w;
+}
+
+fd_watch* fd_table::get_or_null(int fd) noexcept {
+  try {
+    return &get(fd);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 
 fd_watch* fd_table::get_if_open(int fd) {

@@ -105,7 +105,8 @@ class fd_table {
     const auto page = std::size_t(unsigned(fd)) / page_size;
     return fd >= 0 && page < pages_.size() && pages_[page] ? &pages_[page]->entries[unsigned(fd) % page_size] : nullptr;
   }
-  fd_watch& get(int fd);  // fd >= 0
+  fd_watch& get(int fd);  // fd >= 0; std::bad_alloc
+  fd_watch* get_or_null(int fd) noexcept;  // null where there is no memory
   fd_watch* get_if_open(int fd);  // null, and no memory, for a number that means nothing
   file_kind kind_of(fd_watch&);
   // Its kind, if it has one, is still true.

@@ -9,7 +9,6 @@
 #include <sys/uio.h>
 
 #include <algorithm>
-#include <new>
 #include <string>
 
 #include <ringlet/io.hpp>
@@ -25,7 +24,7 @@
 
 namespace ringlet::io {
 
-ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline until) noexcept {
+ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline until) noexcept try {
   if (size == 0 || offset < 0) return sys::call(SYS_pread64, fd, buffer, size, offset);
   const iovec part{buffer, std::min<std::size_t>(size, 0x7ffff000)};
   const ssize_t got = sys::call(SYS_preadv2, fd, &part, 1, long(offset), 0L, RWF_NOWAIT);
@@ -42,15 +41,21 @@ ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline unt
     return more > 0 ? got + more : got;
   }
   return perform({.code = loop::opcode::readv, .fd = fd, .parts = &part, .count = 1, .offset = offset}, until, "pread", fd);
+} catch (...) {
+  return error_of_refusal();
 }
 
-ssize_t pwrite(int fd, const void* data, std::size_t size, off_t offset, deadline) noexcept {
+ssize_t pwrite(int fd, const void* data, std::size_t size, off_t offset, deadline) noexcept try {
   keep_fair(hub_state::here());
   return sys::call(SYS_pwrite64, fd, data, size, offset);
+} catch (...) {
+  return error_of_refusal();
 }
 
-int fsync(int fd, deadline until) noexcept {
+int fsync(int fd, deadline until) noexcept try {
   return int(perform({.code = loop::opcode::fsync, .fd = fd}, until, "fsync", fd));
+} catch (...) {
+  return error_of_refusal();
 }
 
 namespace {
@@ -85,19 +90,17 @@ int open_fifo(int directory, const char* path, int flags, unsigned mode, deadlin
 
 }  // namespace
 
-int openat(int directory, const char* path, int flags, unsigned mode, deadline until) noexcept {
+int openat(int directory, const char* path, int flags, unsigned mode, deadline until) noexcept try {
   // The ring opens without waiting first, and would so open a FIFO that nobody writes to: only a worker does as open(2) does.
   const bool waits = may_be_fifo(directory, path, flags);
-  int fd;
-  try {
-    fd = waits && !hub_state::here().engine->waits_for_sockets()
-             ? open_fifo(directory, path, flags, mode, until)
-             : int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode, .may_block = waits}, until, "openat"));
-  } catch (const std::bad_alloc&) {
-    return -ENOMEM;
-  }
+  const int fd = waits && !hub_state::here().engine->waits_for_sockets()
+                     ? open_fifo(directory, path, flags, mode, until)
+                     : int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode, .may_block = waits},
+                                   until, "openat"));
   if (fd >= 0) fd_opened(fd);
   return fd;
+} catch (...) {
+  return error_of_refusal();
 }
 
 int close(int fd) noexcept {

@@ -7,6 +7,7 @@
 // Always true: a waiter that is linked has not been claimed; who unlinks it, under the lock, ends the wait.
 
 #include <memory>
+#include <new>
 #include <optional>
 #include <type_traits>
 
@@ -45,7 +46,13 @@ int on_helper(const char* what, deadline until, Call call, std::invoke_result_t<
   }
   if (h.interrupted()) return -ECANCELED;
   using block = helped_call<Call>;
-  auto mine = std::make_shared<block>(std::move(call));
+  std::shared_ptr<block> mine;
+  try {
+    mine = std::make_shared<block>(std::move(call));
+  } catch (const std::bad_alloc&) {  // before anything was moved
+    result = call();
+    return 0;
+  }
   mine->self = mine;
   mine->run = [](loop::job& j) {
     auto& b = static_cast<block&>(j);

@@ -23,7 +23,7 @@ namespace {
 constexpr unsigned most_messages = 1024;  // UIO_MAXIOV: the kernel takes no more at once, and no error is made of it
 }  // namespace
 
-int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline until) noexcept {
+int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline until) noexcept try {
   const int each = flags & ~MSG_WAITFORONE;
   const auto take_what_is_there = [&](unsigned from, unsigned most) {
     timespec left{};
@@ -58,9 +58,11 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline unti
       if (const int more = take_what_is_there(done, count - done); more > 0) done += unsigned(more);
   } while (!(flags & MSG_WAITFORONE) && goes_on());
   return int(done);
+} catch (...) {
+  return error_of_refusal();
 }
 
-int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept {
+int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept try {
   if (count == 0 || (flags & MSG_DONTWAIT)) {
     keep_fair(hub_state::here());
     return int(sys::call(SYS_sendmmsg, fd, messages, count, flags));
@@ -75,6 +77,8 @@ int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept {
     if (std::size_t(size) < total(message.msg_iov, message.msg_iovlen)) return int(done + 1);
   }
   return int(count);
+} catch (...) {
+  return error_of_refusal();
 }
 
 }  // namespace ringlet::io

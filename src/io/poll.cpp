@@ -22,7 +22,7 @@ int look(pollfd* fds, unsigned long count) {
 }
 }  // namespace
 
-int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
+int poll(pollfd* fds, unsigned long count, deadline until) noexcept try {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (h.interrupted()) return -ECANCELED;
@@ -53,8 +53,14 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
     me.fd = count == 1 ? fds[0].fd : -1;
     me.signals = signals;
     bool missed = false;
+    bool no_memory = false;
     const auto watch = [&](int fd, direction d) {
-      fd_watch& w = table.get(fd);
+      fd_watch* known = table.get_or_null(fd);
+      if (!known) {
+        no_memory = true;
+        return;
+      }
+      fd_watch& w = *known;
       if (table.arm(w, d) != 0 || w.unpollable) {
         missed = true;  // closed meanwhile, or always ready: the next look will say
         return;
@@ -75,6 +81,10 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
       if (out) watch(fds[i].fd, direction::out);
     }
     wake_reason reason = wake_reason::woken;
+    if (no_memory) {
+      for (unsigned long i = 0; i < used; ++i) entries[i].unlink();
+      return -ENOMEM;
+    }
     if (!missed) {
       h.fd_waits += used > 0;
       reason = h.wait(me, until);
@@ -89,9 +99,11 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
     if (reason == wake_reason::timed_out || until.has_passed()) return 0;
     if (h.interrupted()) return -ECANCELED;
   }
+} catch (...) {
+  return error_of_refusal();
 }
 
-int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) noexcept {
+int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) noexcept try {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (h.interrupted()) return -ECANCELED;
@@ -119,6 +131,8 @@ int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) 
     if (failed == -ETIME) return 0;
     if (failed) return failed;
   }
+} catch (...) {
+  return error_of_refusal();
 }
 
 namespace {
@@ -133,7 +147,7 @@ int wait_for(int fd, short events, deadline until) {
 int wait_readable(int fd, deadline until) noexcept { return wait_for(fd, POLLIN, until); }
 int wait_writable(int fd, deadline until) noexcept { return wait_for(fd, POLLOUT, until); }
 
-int sleep_until(deadline moment) noexcept {
+int sleep_until(deadline moment) noexcept try {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (h.interrupted()) return -ECANCELED;
@@ -148,6 +162,8 @@ int sleep_until(deadline moment) noexcept {
     case wake_reason::timed_out: return 0;
     default: return me.signalled ? -EINTR : -ECANCELED;
   }
+} catch (...) {
+  return error_of_refusal();
 }
 
 }  // namespace ringlet::io

@@ -54,7 +54,7 @@ ssize_t recv(int fd, void* buffer, std::size_t size, int flags, deadline until) 
 }
 
 ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* from, unsigned* from_length,
-                 deadline until) noexcept {
+                 deadline until) noexcept try {
   const auto once = [=](fd_watch* w, std::size_t done) -> ssize_t {
     const int how = without_waiting(w, flags);
     char* place = static_cast<char*>(buffer) + done;
@@ -71,9 +71,11 @@ ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* fr
   const std::size_t wanted = std::min(size, most_at_once);
   if (flags & MSG_PEEK) return peek_all(fd, wanted, until, "recv", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr, 0); });
   return transfer_all(fd, direction::in, [=] { return wanted; }, until, "recv", once, false);
+} catch (...) {
+  return error_of_refusal();
 }
 
-ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
+ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept try {
   const int how = flags | MSG_DONTWAIT;
   if (flags & never_wait) {
     keep_fair(hub_state::here());
@@ -105,6 +107,8 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept {
   };
   const ssize_t got = receive();
   return (got == -EAGAIN || got == -EINTR) && whole() == 0 ? of_nothing(fd, got) : got;
+} catch (...) {
+  return error_of_refusal();
 }
 
 ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline until) noexcept {
@@ -112,7 +116,7 @@ ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline unt
 }
 
 ssize_t sendto(int fd, const void* data, std::size_t size, int flags, const sockaddr* to, unsigned to_length,
-               deadline until) noexcept {
+               deadline until) noexcept try {
   const auto once = [=](fd_watch*, std::size_t done) -> ssize_t {
     const int how = flags | MSG_DONTWAIT | (done ? MSG_NOSIGNAL : 0);
     return sys::call(SYS_sendto, fd, static_cast<const char*>(data) + done, size - done, how, to, to_length);
@@ -122,9 +126,11 @@ ssize_t sendto(int fd, const void* data, std::size_t size, int flags, const sock
     return once(nullptr, 0);
   }
   return transfer_all(fd, direction::out, [size] { return std::min(size, most_at_once); }, until, "send", once, true);
+} catch (...) {
+  return error_of_refusal();
 }
 
-ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexcept {
+ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexcept try {
   if (flags & MSG_DONTWAIT) {
     keep_fair(hub_state::here());
     return sys::call(SYS_sendmsg, fd, message, flags);
@@ -136,6 +142,8 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexce
                         const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
                         return send_rest(fd, rest.parts(), rest.count(), flags);
                       }, true);
+} catch (...) {
+  return error_of_refusal();
 }
 
 }  // namespace ringlet::io

@@ -7,7 +7,8 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <vector>
+#include <memory>
+#include <new>
 
 #include "io/wait.hpp"
 
@@ -29,7 +30,8 @@ void note_short(fd_watch*, ssize_t got, std::size_t wanted, bool ancillary);
 // More of a message that has gone in part: its peer's end is not ours to hear of now.
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags);
 
-// What is left of a vector after its first bytes; made only when a call was cut short.
+// What is left of a vector after its first bytes; made only when a call was cut short. Where there is no memory for a copy,
+// only its first part: bytes have gone already, and must not be forgotten for that.
 class rest_of {
  public:
   rest_of(const iovec* parts, int count, std::size_t done) : from_(parts), left_(count) {
@@ -39,9 +41,12 @@ class rest_of {
     if (left_ == 1) {
       single_ = *from_;
       from_ = &single_;
+    } else if (copy_.reset(new (std::nothrow) iovec[std::size_t(left_)]); copy_) {
+      from_ = std::copy_n(from_, left_, copy_.get()) - left_;
     } else {
-      copy_.assign(from_, from_ + left_);
-      from_ = copy_.data();
+      left_ = 1;
+      single_ = *from_;
+      from_ = &single_;
     }
     auto& cut = const_cast<iovec&>(*from_);
     cut.iov_base = static_cast<char*>(cut.iov_base) + done;
@@ -55,7 +60,7 @@ class rest_of {
   const iovec* from_;
   int left_;
   iovec single_{};
-  std::vector<iovec> copy_;
+  std::unique_ptr<iovec[]> copy_;
 };
 
 // Some bytes have gone through a stream socket: does the call end here, since what comes next is an error or the mark
@@ -84,7 +89,9 @@ ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, cons
     return got;
   }
   if (fd < 0) return -EBADF;
-  fd_watch& w = table.get(fd);
+  fd_watch* watched = table.get_or_null(fd);
+  if (!watched) return got > 0 ? got : -ENOMEM;
+  fd_watch& w = *watched;
   table.refresh(w);
   if (w.nonblocking) {
     if (!tries) got = attempt(&w, std::size_t(0));

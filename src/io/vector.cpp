@@ -154,8 +154,8 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
                                  : try_vector(verb::read, fd, parts, count, w && w->reads_end);
         if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
           note_short(w, got, std::size_t(-1), false);
-          goes_on = !(w && w->is_armed(direction::in)) && table.kind_of(table.get(fd)) == file_kind::regular &&
-                    !at_end_of_file(fd);
+          fd_watch* file = w && w->is_armed(direction::in) ? nullptr : table.get_or_null(fd);  // without memory it is a short read
+          goes_on = file && table.kind_of(*file) == file_kind::regular && !at_end_of_file(fd);
         }
         unaskable = cannot_be_asked(table, fd, got);
         if (goes_on || unaskable) {
@@ -206,15 +206,19 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
 
 }  // namespace
 
-ssize_t read(int fd, void* buffer, std::size_t size, deadline until) noexcept {
+ssize_t read(int fd, void* buffer, std::size_t size, deadline until) noexcept try {
   if (size == 0) return sys::call(SYS_read, fd, buffer, size);
   const iovec part{buffer, std::min(size, most_at_once)};
   return read_vector(fd, &part, 1, until, "read", true);
+} catch (...) {
+  return error_of_refusal();
 }
-ssize_t readv(int fd, const iovec* parts, int count, deadline until) noexcept {
+ssize_t readv(int fd, const iovec* parts, int count, deadline until) noexcept try {
   return read_vector(fd, parts, count, until, "readv");
+} catch (...) {
+  return error_of_refusal();
 }
-ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexcept {
+ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexcept try {
   // An empty message, which only the plain call sends; a vector of nothing is no message.
   if (size == 0) {
     const ssize_t sent = send(fd, data, 0, 0, until);
@@ -222,9 +226,13 @@ ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexce
   }
   const iovec part{const_cast<void*>(data), std::min(size, most_at_once)};
   return write_vector(fd, &part, 1, until, "write", true);
+} catch (...) {
+  return error_of_refusal();
 }
-ssize_t writev(int fd, const iovec* parts, int count, deadline until) noexcept {
+ssize_t writev(int fd, const iovec* parts, int count, deadline until) noexcept try {
   return write_vector(fd, parts, count, until, "writev");
+} catch (...) {
+  return error_of_refusal();
 }
 
 }  // namespace ringlet::io

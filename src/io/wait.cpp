@@ -2,10 +2,25 @@
 
 #include <poll.h>
 
+#include <new>
+#include <system_error>
+
 #include "base/assert.hpp"
 #include "base/sys.hpp"
 
 namespace ringlet::io {
+
+// Anything else is a mistake of the program's (a variable of the environment that is not understood): std::terminate shows it.
+int error_of_refusal() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return -ENOMEM;
+  } catch (const std::system_error& e) {
+    if (e.code().value() <= 0) throw;
+    return -e.code().value();
+  }
+}
 
 bool polled_ready(int fd, short events) {
   pollfd p{fd, events, 0};

@@ -32,6 +32,9 @@ struct call_deadline {
 };
 call_deadline deadline_of(const fd_watch&, direction, deadline until);
 
+// In a handler of everything: what the runtime itself was refused (memory, a hub's descriptors), as the call's error.
+int error_of_refusal();
+
 // Does the kernel say so at this moment?
 bool polled_ready(int fd, short events);
 
@@ -78,7 +81,7 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
     }
   }
   if (fd < 0) return -EBADF;
-  fd_watch& w = table.get(fd);
+  fd_watch& w = table.get(fd);  // nothing has been transferred yet
   table.refresh(w);
   if (w.nonblocking) {
     // Who does not wait may know more than we (from an epoll of its own): only the kernel may tell it to come again.

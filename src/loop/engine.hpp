@@ -47,6 +47,7 @@ struct completion {
   int result = 0;                       // what the system call would return, or -errno
   bool done = false;
   void* engine_data = nullptr;
+  completion* engine_next = nullptr;
 };
 
 enum class opcode : std::uint8_t { nop, readv, writev, fsync, fdatasync, openat, accept, connect };
@@ -85,6 +86,7 @@ class engine {
   // called again. Other completions and notifications may be delivered meanwhile.
   virtual void disarm(readiness&) = 0;
 
+  // Where there is no memory for it, its completion may be done with -ENOMEM when this returns, and was woken in here.
   virtual void start(const operation&, completion&) = 0;
   // Asks for an early end; the completion still arrives, with -ECANCELED or the result that was faster.
   virtual void cancel(completion&) = 0;

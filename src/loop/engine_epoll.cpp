@@ -11,9 +11,9 @@
 #include <sys/uio.h>
 
 #include <atomic>
+#include <new>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include "base/assert.hpp"
 #include "loop/clock.hpp"
@@ -97,10 +97,12 @@ class epoll_engine final : public engine {
 
   int arm(readiness& r, direction d) override {
     if (r.fd < 0) return -EBADF;
-    const int result = set_.arm(r, d);
-    if (result >= 0 || !set_.is_lost(result)) return result;
-    begin_anew();
-    return set_.arm(r, d);
+    int result = set_.arm(r, d);
+    if (result < 0 && set_.is_lost(result)) {
+      begin_anew();
+      result = set_.arm(r, d);
+    }
+    return result == -ENOSPC ? -ENOMEM : result;  // max_user_watches: of the calls that wait here, none says ENOSPC
   }
   void disarm(readiness&) override;
   void start(const operation&, completion&) override;
@@ -116,7 +118,7 @@ class epoll_engine final : public engine {
 
  private:
   bool has_own_news() const {
-    return !cancelled_.empty() || set_.has_lost() || box_->finished.load(std::memory_order_relaxed) || box_->alarm.is_pending();
+    return cancelled_ || set_.has_lost() || box_->finished.load(std::memory_order_relaxed) || box_->alarm.is_pending();
   }
   void begin_anew();
   helper_job* take_finished();
@@ -126,7 +128,7 @@ class epoll_engine final : public engine {
   mailbox* box_ = new mailbox;
   epoll_set set_;
   unsigned operations_ = 0;
-  std::vector<completion*> cancelled_;  // before a helper took them; told at the next wait
+  completion* cancelled_ = nullptr;  // a list of those that were, newest first, before a helper took them; told at the next wait
   epoll_event events_[256];
   int next_event_ = 0;
   int events_end_ = 0;
@@ -140,7 +142,13 @@ void epoll_engine::disarm(readiness& r) {
 }
 
 void epoll_engine::start(const operation& what, completion& c) {
-  auto* j = new helper_job;
+  auto* j = new (std::nothrow) helper_job;
+  if (!j) {
+    c.result = -ENOMEM;
+    c.done = true;
+    c.wake(c);
+    return;
+  }
   j->run = run_on_helper;
   j->box = box_;
   j->what = what;
@@ -158,7 +166,7 @@ void epoll_engine::cancel(completion& c) {
   int expected = helper_job::waiting;
   if (!j->state.compare_exchange_strong(expected, helper_job::cancelled)) return;
   c.engine_data = nullptr;  // the job is the pool's alone now
-  cancelled_.push_back(&c);
+  c.engine_next = std::exchange(cancelled_, &c);
 }
 
 // One that no helper has begun is cancelled. For one that has been begun we wait; after a second it is surely inside its
@@ -194,9 +202,16 @@ helper_job* epoll_engine::take_finished() {
 }
 
 void epoll_engine::deliver_operations() {
-  std::vector<completion*> cancelled;
-  cancelled.swap(cancelled_);
-  for (completion* c : cancelled) complete(*c, -ECANCELED);
+  completion* in_order = nullptr;
+  for (completion* c = std::exchange(cancelled_, nullptr); c;) {
+    completion* older = std::exchange(c->engine_next, in_order);
+    in_order = std::exchange(c, older);
+  }
+  while (in_order) {
+    completion& c = *in_order;
+    in_order = std::exchange(c.engine_next, nullptr);
+    complete(c, -ECANCELED);
+  }
   for (helper_job* j = take_finished(); j;) {
     helper_job* next = j->older;
     completion& c = *j->whose;
@@ -256,7 +271,7 @@ void epoll_engine::begin_anew() {
 epoll_engine::~epoll_engine() {
   box_->closed.store(true);
   // As the ring engine does: a second for buffers to come free, then better an exit than none.
-  operations_ -= unsigned(cancelled_.size());
+  for (completion* c = cancelled_; c; c = c->engine_next) --operations_;
   const auto give_up = now() + std::chrono::seconds(1);
   const timespec pause{0, 1'000'000};
   for (;;) {
@@ -276,7 +291,7 @@ void epoll_engine::abandon_after_fork() noexcept {
   set_.close();
   box_->alarm.close();
   operations_ = 0;  // their helpers stayed in the parent
-  cancelled_.clear();
+  cancelled_ = nullptr;
 }
 
 }  // namespace

@@ -295,7 +295,11 @@ void uring_engine::start(const operation& op, completion& c) {
   ++operations_;
   io_uring_sqe* sqe = ring_.next_sqe();
   if (!sqe) {
-    ring_.add_event({user_data_of(&c, of_operation), -ENOMEM, 0});
+    if (ring_.add_event({user_data_of(&c, of_operation), -ENOMEM, 0})) return;
+    --operations_;
+    c.result = -ENOMEM;
+    c.done = true;
+    c.wake(c);
     return;
   }
   const auto offset = std::uint64_t(op.offset);

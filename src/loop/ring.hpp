@@ -14,6 +14,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -82,8 +83,15 @@ class ring {
   std::size_t events() const { return backlog_.size() - backlog_next_ + io_uring_cq_ready(&ring_); }
   // Takes the oldest. It is out of the ring before it is delivered, since what is delivered may enter again.
   bool next_event(event&);
-  // Adds one of our own.
-  void add_event(const event& e) { backlog_.push_back(e); }
+  // Adds one of our own; false if there is no memory for it.
+  bool add_event(const event& e) noexcept {
+    try {
+      backlog_.push_back(e);
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
 
  private:
   static constexpr unsigned default_sq_entries = 256;  // with CQ 1024: what an RLIMIT_MEMLOCK of 64 KiB just allows
@@ -98,8 +106,18 @@ class ring {
   void deal_with(int result);
   bool submit_all();
   bool take(event&);
+  // Where there is no memory they stay in the CQ, and the kernel takes less meanwhile.
+  bool has_room_for_one_more() noexcept {
+    if (backlog_.size() < backlog_.capacity()) return true;
+    try {
+      backlog_.reserve(backlog_.size() * 2 + 16);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    return true;
+  }
   void stash() {
-    for (event e; take(e);) backlog_.push_back(e);
+    for (event e; io_uring_cq_ready(&ring_) && has_room_for_one_more() && take(e);) backlog_.push_back(e);
   }
 
   io_uring ring_{};
@@ -146,6 +164,7 @@ inline int ring::make(unsigned entries) {
 }
 
 inline bool ring::open(refusal& why) {
+  backlog_.reserve(default_sq_entries);
   const auto asked = number_from_environment("RINGLET_RING_ENTRIES", 1, 32768);
   const unsigned entries = asked.value_or(default_sq_entries);
   int error = make(entries);

@@ -44,6 +44,11 @@ void timers::sift_down(std::size_t i) {
   place(i, moving);
 }
 
+void timers::reserve_place() {
+  if (places_ >= heap_.capacity()) heap_.reserve(places_ < 16 ? 32 : places_ * 2);
+  ++places_;
+}
+
 void timers::arm(timer& t, clock::time_point at) {
   RINGLET_ASSERT(!t.armed(), "a timer is armed twice");
   heap_.push_back(entry{at, next_order_++, &t});

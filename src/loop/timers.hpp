@@ -1,6 +1,9 @@
 #pragma once
 // Deadlines of one hub: a 4-ary heap of nodes that live on their waiters' stacks. Arm and cancel are O(log n) with no
 // system call; equal moments expire in the order they were armed. Owner thread only, but for due().
+//
+// A wait that has begun cannot be refused any more, so whoever will arm a timer reserves its place in the heap when it
+// may still fail: with a fiber comes the place for its wait, with a scope its own.
 
 #include <atomic>
 #include <cstddef>
@@ -20,7 +23,10 @@ struct timer {
 
 class timers {
  public:
-  void arm(timer&, clock::time_point at);   // must not be armed
+  // Room for one more than now; std::bad_alloc. Given back when it will not be armed again.
+  void reserve_place();
+  void give_place_back() noexcept { --places_; }
+  void arm(timer&, clock::time_point at);   // must not be armed; std::bad_alloc without a place
   void cancel(timer&) noexcept;             // idempotent
   // Fires, in order, all whose moment is not after now; a fire function may arm and cancel timers. Returns how many.
   std::size_t expire(clock::time_point now);
@@ -41,6 +47,7 @@ class timers {
   void sift_down(std::size_t);
   void place(std::size_t, const entry&);
   std::vector<entry> heap_;
+  std::size_t places_ = 0;  // reserved; the heap has the capacity
   std::uint64_t next_order_ = 0;
   std::atomic<clock::time_point> due_{clock::time_point::max()};
 };

@@ -124,9 +124,9 @@ struct datagram_server::impl : std::enable_shared_from_this<impl> {
     try {
       if (how.on_error) return how.on_error(what, error);
     } catch (...) {
-      return detail::report_error("server", how.name, std::current_exception(), "the error handler of server '" + how.name + "' failed");
+      return detail::report_error("server", how.name, std::current_exception(), {"the error handler of server '", how.name, "' failed"});
     }
-    detail::report_error("server", how.name, error, "server '" + how.name + "' (" + address.to_string() + "), " + what);
+    detail::report_error("server", how.name, error, {"server '", how.name, "' (", address.to_string(), "), ", what});
   }
 
   // A datagram's, while it is handled.

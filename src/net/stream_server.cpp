@@ -15,9 +15,9 @@ void stream_server::impl::tell(const char* what, const std::exception_ptr& error
   try {
     if (how.on_error) return how.on_error(what, error);
   } catch (...) {
-    return detail::report_error("server", how.name, std::current_exception(), "the error handler of server '" + how.name + "' failed");
+    return detail::report_error("server", how.name, std::current_exception(), {"the error handler of server '", how.name, "' failed"});
   }
-  detail::report_error("server", how.name, error, "server '" + how.name + "' (" + address.to_string() + "), " + what);
+  detail::report_error("server", how.name, error, {"server '", how.name, "' (", address.to_string(), "), ", what});
 }
 
 void stream_server::impl::make_sites() {

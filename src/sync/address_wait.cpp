@@ -37,9 +37,12 @@ thread_local int left_over_count = 0;
 void forget_in_forked_child();
 
 bucket* buckets() {
-  static bucket* const all = [] {  // never destroyed: locks are used to the very end
+  // Never destroyed: locks are used to the very end. Nor allocated: a lock cannot say that there is no memory.
+  alignas(bucket) static char memory[bucket_count * sizeof(bucket)];
+  static bucket* const all = [] {
     ::pthread_atfork(nullptr, nullptr, &forget_in_forked_child);
-    return new bucket[bucket_count];
+    for (std::size_t i = 1; i < bucket_count; ++i) ::new (memory + i * sizeof(bucket)) bucket;
+    return ::new (memory) bucket;
   }();
   return all;
 }

@@ -26,6 +26,7 @@ struct batch::watched : listener {
   any_fiber fiber;
   watched* before = nullptr;
   watched* after = nullptr;
+  bool told_to_end = false;
 
   watched(batch& b, const any_fiber& f, std::size_t i) : owner(&b), index(i), fiber(f), after(b.first_) {
     if (after) after->before = this;
@@ -64,7 +65,13 @@ batch::~batch() { RINGLET_ASSERT(idle(), "the results of fibers are destroyed wh
 void batch::watch(const any_fiber& f, std::size_t index) {
   fiber_state& state = *fiber_access::state(f);
   if (state.step == fiber_phase::finished) return ended(index, end_of(state));
-  auto* w = new watched(*this, f, index);
+  watched* w = nullptr;
+  try {
+    w = new watched(*this, f, index);
+  } catch (const std::bad_alloc&) {  // what it would work with is about to go, so it must not even begin
+    if (!f.started()) f.kill(deadline::passed());
+    throw;
+  }
   state.listeners.add(*w);
   if (killing_) f.kill(deadline::passed());  // begun by a feeder that had its place before it was killed
 }
@@ -91,7 +98,17 @@ void batch::kill_all() noexcept {
   watched::end_ghosts(*this);
   killing_ = true;
   std::vector<any_fiber> all;
-  for (watched* w = first_; w; w = w->after) all.push_back(w->fiber);
+  try {
+    for (watched* w = first_; w; w = w->after) all.push_back(w->fiber);
+  } catch (const std::bad_alloc&) {  // one at a time, in no order
+    all.clear();
+    for (watched* w = first_; w;) {
+      const bool told = std::exchange(w->told_to_end, true);
+      const any_fiber f = w->fiber;
+      if (!told && !f.ready()) f.kill(deadline::passed());
+      w = told ? w->after : first_;  // who ended has left, and may have taken others along
+    }
+  }
   for (auto f = all.rbegin(); f != all.rend(); ++f)  // the oldest first
     if (!f->ready()) f->kill(deadline::passed());
   while (!idle()) {

@@ -105,10 +105,19 @@ struct group::impl {
       if (as == standing::placed) give_back();
       return;
     }
-    auto& m = all.try_emplace(state, *this, f, as).first->second;
+    auto& m = add_or_kill(f, as);
     if (as == standing::guest) ++guests;
     state->listeners.add(m);
     if (killers > 0) wake_all(shrunk);  // the newcomer's turn
+  }
+  // One that was spawned for the group and finds no room in its memory has not begun yet, and never shall.
+  member& add_or_kill(const any_fiber& f, standing as) {
+    try {
+      return all.try_emplace(detail_state(f), *this, f, as).first->second;
+    } catch (const std::bad_alloc&) {
+      if (!f.started()) f.kill(deadline::passed());
+      throw;
+    }
   }
   void leave(fiber_state& ended) noexcept {
     const auto at = all.find(&ended);
@@ -133,9 +142,20 @@ struct group::impl {
 
   // Kills those that have not been; true if there was one.
   bool kill_more(const std::exception_ptr& reason, const member* but, bool with_guests) {
+    const auto spared = [&](const member& m) { return &m == but || m.dying || (m.as == standing::guest && !with_guests); };
     std::vector<any_fiber> victims;
+    try {
+      victims.reserve(all.size());
+    } catch (const std::bad_alloc&) {  // one at a time, and in no order: a destructor must come to its end
+      const auto found = std::find_if(all.begin(), all.end(), [&](const auto& each) { return !spared(each.second); });
+      if (found == all.end()) return false;
+      found->second.dying = true;
+      const any_fiber f = found->second.fiber;
+      if (!f.ready()) f.kill(reason, deadline::passed());
+      return true;
+    }
     for (auto& [state, m] : all) {
-      if (&m == but || m.dying || (m.as == standing::guest && !with_guests)) continue;
+      if (spared(m)) continue;
       m.dying = true;
       victims.push_back(m.fiber);
     }

@@ -23,6 +23,7 @@ struct fiber_scope::state {
     state* scope = nullptr;
     any_fiber fiber;
     std::list<child>::iterator self;
+    bool told_to_end = false;
   };
   struct cancel_later {
     std::function<void()> call;
@@ -39,7 +40,14 @@ struct fiber_scope::state {
       if (!fiber.started()) fiber.kill(deadline::passed());
       throw wrong_thread("ringlet: a fiber_scope is given a child on another thread than its own");
     }
-    child& c = children.emplace_back();
+    child* added = nullptr;
+    try {
+      added = &children.emplace_back();
+    } catch (const std::bad_alloc&) {  // it must not outlive us, nor run at all
+      if (!fiber.started()) fiber.kill(deadline::passed());
+      throw;
+    }
+    child& c = *added;
     c.scope = this;
     c.fiber = fiber;
     c.self = std::prev(children.end());
@@ -78,10 +86,13 @@ struct fiber_scope::state {
   void cancel() noexcept {
     is_cancelled = true;
     stop.request_stop();
-    std::vector<any_fiber> all;  // who ends leaves the list
-    for (const child& c : children) all.push_back(c.fiber);
     const std::exception_ptr exit = std::make_exception_ptr(greenlet_exit{});
-    for (const any_fiber& f : all) {
+    for (child& c : children) c.told_to_end = false;
+    // Who ends leaves the list, and may take others with it; who does not, goes to its end.
+    while (!children.empty() && !children.front().told_to_end) {
+      children.front().told_to_end = true;
+      const any_fiber f = children.front().fiber;
+      children.splice(children.end(), children, children.begin());
       detail::fiber_state& victim = *detail::fiber_state_of(f);
       if (&victim != victim.hub->running)
         f.kill(exit, deadline::passed());

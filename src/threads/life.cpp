@@ -244,7 +244,12 @@ long create(const birth& wanted) noexcept {
   constexpr std::uintptr_t red_zone = 128;
   f->stack_start = reinterpret_cast<void*>((wanted.stack_top - red_zone) & ~std::uintptr_t(63));
   detail::hub_state::show_to(wanted.fs_base, parent.fs_base);
-  m.hub->admit(*f);
+  try {
+    m.hub->admit(*f);
+  } catch (const std::bad_alloc&) {
+    give_back(*f);
+    return -EAGAIN;
+  }
   f->where.image = &b;
   enter_id(b);
   count_in(b);
