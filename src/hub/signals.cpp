@@ -37,6 +37,7 @@ handlers unwrapped_handlers() {
     if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
     if (now.handler == SIG_DFL || now.handler == SIG_IGN || now.handler == wrapped) continue;
     if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL) continue;  // of faults, not of waits
+    if (number == SIGTRAP || number == SIGSYS) continue;                                          // the same
     if (number == 32 || number == 33) continue;  // glibc's own
     found.any = true;
     if (!(now.flags & SA_RESTART)) found.all_restart = false;

@@ -7,6 +7,7 @@
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
+#include "loop/operation_call.hpp"
 
 namespace ringlet::io {
 
@@ -97,6 +98,23 @@ void pass_on_connection(fd_watch& w) {
 }
 }  // namespace
 
+namespace {
+// Ended early although nobody asked for it: the kernel cannot make a worker for it just now (a signal came meanwhile, a
+// limit on processes) and then cancels what waits for one. Nothing has been done of it, so it is begun again; where there
+// will never be a worker, it is done here if it cannot wait for long.
+bool may_try_again(const loop::operation& op, unsigned times_refused, int& result) {
+  constexpr unsigned most_refusals = 20;
+  hub_state& h = hub_state::here();
+  if (times_refused < most_refusals) {
+    h.yield();
+    return !h.interrupted();
+  }
+  const bool waits = op.may_block || op.code == loop::opcode::accept || op.code == loop::opcode::connect;
+  result = waits ? -EAGAIN : int(loop::call_operation(op));
+  return false;
+}
+}  // namespace
+
 ssize_t perform(const loop::operation& op, deadline until, const char* what, int fd, const detail::signal_watch& signals) {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
@@ -125,6 +143,7 @@ ssize_t perform(const loop::operation& op, deadline until, const char* what, int
   fd_watch* w = fd_table::of(h).get_if_open(fd);
   if (w) w->operations.push_back(me);
   bool last_look = false;
+  unsigned refused = 0;
   int result;
   while (true) {
     me.asked_again = false;
@@ -147,6 +166,8 @@ ssize_t perform(const loop::operation& op, deadline until, const char* what, int
     } else if (me.signalled) {
       result = -EINTR;
     } else if (me.asked_again) {
+      continue;
+    } else if (may_try_again(op, refused++, result)) {
       continue;
     }
     if (w && me.accepts && !me.closed) {
