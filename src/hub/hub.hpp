@@ -59,8 +59,6 @@ struct delayed_start : loop::timer {
 
 // What few fibers have; made when it is first asked for.
 struct fiber_extras {
-  unsigned shields = 0;
-  std::exception_ptr kill_deferred;  // came while a shield was up
   struct local {
     std::uint64_t key;
     void* value;
@@ -84,11 +82,13 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   bool error_seen = false;
   bool was_exit = false;  // ended by greenlet_exit
   bool is_daemon = false;
+  unsigned shields = 0;    // here, and not among the extras: a destructor that shields itself cannot be refused memory
   bool signal_due = false;  // a handler is to run on it as soon as it ends what it does: its waits end at once
   signal_effect met_as = signal_effect::none;  // what that meant to the wait that ended so
   waiter* waiting = nullptr;
   clock::time_point since{};       // parked since (the clock of the hub's last turn)
   std::exception_ptr kill_pending;  // thrown at its next C++ wait
+  std::exception_ptr kill_deferred;  // came while a shield was up
   timeout_scope* scopes = nullptr;  // innermost first
   struct body* work = nullptr;
   std::exception_ptr error;
@@ -261,7 +261,8 @@ void report_unseen_error(const fiber_state&) noexcept;
 using text_pieces = std::initializer_list<std::string_view>;
 void report_error(const char* what, std::string_view who, const std::exception_ptr&, text_pieces text) noexcept;
 // About a fiber: before its name, and behind it.
-void report_error(const char* what, const fiber_state& who, const std::exception_ptr&, std::string_view before, std::string_view behind) noexcept;
+void report_error(const char* what, const fiber_state& who, const std::exception_ptr&, std::string_view before,
+                  std::string_view behind) noexcept;
 void call_spawn_callbacks(hub_state&, fiber_state&);
 // Threads of ours that wake nobody by themselves.
 inline std::atomic<std::size_t> silent_threads{0};

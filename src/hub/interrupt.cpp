@@ -27,8 +27,8 @@ void hub_state::throw_interrupt() {
 }
 
 void hub_state::doom(fiber_state& f, std::exception_ptr reason) {
-  if (f.extras && f.extras->shields > 0) {
-    if (!f.extras->kill_deferred) f.extras->kill_deferred = std::move(reason);
+  if (f.shields > 0) {
+    if (!f.kill_deferred) f.kill_deferred = std::move(reason);
     return;
   }
   if (!f.kill_pending) f.kill_pending = std::move(reason);

@@ -60,7 +60,7 @@ void local_drop(std::uint64_t key) noexcept {
 void drop_locals(fiber_state& f) noexcept {
   // Its end is not interrupted any more: a kill that arrived in a waiting destructor would be std::terminate.
   f.kill_pending = nullptr;
-  ++f.extras->shields;
+  ++f.shields;
   auto& locals = f.extras->locals;
   for (int made_anew = 0; !locals.empty(); ) {
     const fiber_extras::local last = locals.back();

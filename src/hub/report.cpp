@@ -130,7 +130,8 @@ void report_error(const char* what, std::string_view who, const std::exception_p
   if (!failed_handler.empty()) std::fprintf(stderr, "ringlet: the error handler failed: %s\n", failed_handler.c_str());
 }
 
-void report_error(const char* what, const fiber_state& f, const std::exception_ptr& error, std::string_view before, std::string_view behind) noexcept {
+void report_error(const char* what, const fiber_state& f, const std::exception_ptr& error, std::string_view before,
+                  std::string_view behind) noexcept {
   char number[24];  // the name of one that has none; no memory is needed for it
   std::snprintf(number, sizeof number, "fiber-%llu", static_cast<unsigned long long>(f.id));
   const std::string_view name = f.is_main_fiber ? "main" : f.given_name.empty() ? std::string_view(number) : f.given_name;

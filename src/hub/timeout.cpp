@@ -37,21 +37,19 @@ std::atomic<std::uint64_t> next_id{1};
 timeout::timeout(deadline until, std::exception_ptr instead) : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {
   static_assert(sizeof(impl) <= sizeof storage_);
   detail::require_can_park("a timeout scope");
+  auto& hub = detail::hub_state::here();
+  hub.timers.reserve_place();
   auto* s = ::new (storage_) impl;
   s->face = this;
   s->until = until;
   s->instead = std::move(instead);
-  try {
-    s->enter(detail::hub_state::here());
-  } catch (...) {
-    s->~impl();
-    throw;
-  }
+  s->enter(hub);
 }
 
 timeout::~timeout() {
   auto* s = reinterpret_cast<impl*>(storage_);
   s->leave();
+  s->fiber->hub->timers.give_place_back();
   s->~impl();
 }
 
@@ -87,18 +85,18 @@ kill_shield::kill_shield() {
   static_assert(sizeof(impl) <= sizeof storage_);
   detail::require_can_park("a kill shield");
   detail::hub_state& hub = detail::hub_state::here();
-  detail::fiber_extras& extras = hub.running->extra();
+  detail::fiber_state& f = *hub.running;
   auto* s = ::new (storage_) impl;
   s->is_shield = true;
-  s->enter(hub);  // has nothing to be destroyed if it throws
-  if (extras.shields++ == 0) extras.kill_deferred = std::exchange(hub.running->kill_pending, nullptr);
+  s->enter(hub);
+  if (f.shields++ == 0) f.kill_deferred = std::exchange(f.kill_pending, nullptr);
 }
 
 kill_shield::~kill_shield() {
   auto* s = reinterpret_cast<impl*>(storage_);
   detail::fiber_state& f = *s->fiber;
   s->leave();
-  if (--f.extras->shields == 0 && f.extras->kill_deferred) f.kill_pending = std::exchange(f.extras->kill_deferred, nullptr);
+  if (--f.shields == 0 && f.kill_deferred) f.kill_pending = std::exchange(f.kill_deferred, nullptr);
   s->~impl();
 }
 

@@ -23,9 +23,9 @@ struct timeout_scope : loop::timer {
   bool is_shield = false;
   std::exception_ptr instead;  // thrown in place of timeout_expired
 
+  // One with a deadline has reserved its timer's place.
   void enter(hub_state& hub) {
     RINGLET_ASSERT(hub.running, "a scope is opened on the hub's own stack");
-    hub.timers.reserve_place();
     fiber = hub.running;
     outer = fiber->scopes;
     fiber->scopes = this;
@@ -34,7 +34,6 @@ struct timeout_scope : loop::timer {
   }
   void leave() {
     fiber->hub->timers.cancel(*this);
-    fiber->hub->timers.give_place_back();
     timeout_scope** link = &fiber->scopes;
     while (*link && *link != this) link = &(*link)->outer;
     RINGLET_ASSERT(*link == this, "a timeout scope or kill shield ends on a fiber that did not begin it");

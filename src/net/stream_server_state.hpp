@@ -48,6 +48,8 @@ struct stream_server::impl : std::enable_shared_from_this<impl> {
     void begin();
     void accept_all();
     int accept_one(socket_address& from);
+    int wait_for_somebody();
+    std::exception_ptr shortage(int error) const;
     void rest(std::chrono::nanoseconds pause);
     bool dispatch(int fd, const socket_address& from);
     void serve(std::shared_ptr<arrival>);

@@ -72,22 +72,40 @@ void stream_server::impl::site::accept_all() {
       // The kernel wants a number first, and then looks whether there is somebody.
       if (is_shortage(-got) && !io::polled_ready(fd(), POLLIN)) got = -EAGAIN;
     }
+    if (got == -EAGAIN) {
+      streak = 0;
+      got = wait_for_somebody();
+      if (got == 0 || got == -EINTR) continue;
+      if (!is_shortage(-got)) detail::throw_io_failure(got, "accepting on " + of.address.to_string());
+    }
     if (is_shortage(-got)) {
       const bool first = pause == pause.zero();
       pause = first ? of.how.shortest_rest : std::min(2 * pause, of.how.longest_rest);
-      if (first)
-        of.tell("accept", std::make_exception_ptr(io_error(-got, "no connection can be accepted for the moment on " + of.address.to_string() +
-                                                                     " (ulimit -n? memory?)")));
+      if (first) of.tell("accept", shortage(-got));
       rest(pause);
-    } else if (got == -EAGAIN) {
-      streak = 0;
-      auto& w = io::fd_table::of(detail::hub_state::here()).get(fd());
-      w.clear_ready(io::direction::in);
-      const int ended = io::park_on(w, io::direction::in, never, "accept", {});
-      if (ended && ended != -EINTR) detail::throw_io_failure(ended, "accepting on " + of.address.to_string());
     } else if (!passes(-got)) {
       detail::throw_io_failure(got, "accepting on " + of.address.to_string());
     }
+  }
+}
+
+// 0, or the error; without memory, too, is one that passes.
+int stream_server::impl::site::wait_for_somebody() {
+  try {
+    auto& w = io::fd_table::of(detail::hub_state::here()).get(fd());
+    w.clear_ready(io::direction::in);
+    return io::park_on(w, io::direction::in, never, "accept", {});
+  } catch (const std::bad_alloc&) {
+    return -ENOMEM;
+  }
+}
+
+std::exception_ptr stream_server::impl::site::shortage(int error) const {
+  try {
+    return std::make_exception_ptr(
+        io_error(error, "no connection can be accepted for the moment on " + of.address.to_string() + " (ulimit -n? memory?)"));
+  } catch (const std::bad_alloc&) {
+    return std::current_exception();  // so little memory that it cannot even be told
   }
 }
 

@@ -287,10 +287,19 @@ signal_handler::signal_handler(std::vector<int> numbers, std::function<void(cons
   if (!f) throw std::invalid_argument("ringlet: a signal_handler without a function to call");
   spawn({.name = "signal_handler", .daemon = true}, [of = impl_, f = std::move(f)] {
     // What f refers to may have gone with the object, so none that came before its end is told after it.
-    for (auto arrived = of->wait(never, true); arrived && !of->closed; arrived = of->wait(never, true))
-      spawn({.name = arrived->name()}, [of, f, s = *arrived] {
-        if (!of->closed) f(s);
-      });
+    for (auto arrived = of->wait(never, true); arrived && !of->closed; arrived = of->wait(never, true)) {
+      const auto begin = [&] {
+        try {
+          spawn({.name = arrived->name()}, [of, f, s = *arrived] {
+            if (!of->closed) f(s);
+          });
+        } catch (const std::bad_alloc&) {  // a signal is nobody's to refuse: it waits until there is memory
+          return false;
+        }
+        return true;
+      };
+      while (!begin() && !of->closed) sleep(std::chrono::milliseconds(1));
+    }
   });
 }
 signal_handler::~signal_handler() { impl_->close(); }
@@ -319,8 +328,8 @@ interrupt_on_signal::~interrupt_on_signal() {
     return;
   }
   auto& me = *hub->running;
-  for (std::exception_ptr* pending : {&me.kill_pending, me.extras ? &me.extras->kill_deferred : nullptr})
-    if (pending && *pending && *pending == impl_->thrown) {
+  for (std::exception_ptr* pending : {&me.kill_pending, &me.kill_deferred})
+    if (*pending && *pending == impl_->thrown) {
       *pending = nullptr;
       raise_again(impl_->told.number);
     }

@@ -195,14 +195,17 @@ void subprocess::impl::end() noexcept {
   constexpr auto longest = std::chrono::seconds(10);
   const deadline give_up(longest);
   if (ask()) return;
-  if (auto* hub = detail::hub_state::here_or_null(); hub && hub->can_park()) {
-    const kill_shield to_the_end;
-    while (wait_for_end(give_up) == -ECANCELED && wait_plainly(give_up) != -ETIMEDOUT) {
+  try {
+    if (auto* hub = detail::hub_state::here_or_null(); hub && hub->can_park()) {
+      const kill_shield to_the_end;
+      while (wait_for_end(give_up) == -ECANCELED && wait_plainly(give_up) != -ETIMEDOUT) {
+      }
+      return;
     }
-  } else {
-    wait_plainly(give_up);
-    ask();
+  } catch (const std::bad_alloc&) {  // then as where nobody can be parked
   }
+  wait_plainly(give_up);
+  ask();
 }
 
 subprocess::subprocess(std::vector<std::string> command, const subprocess_options& how) : impl_(std::make_shared<impl>()) {

@@ -99,11 +99,11 @@ std::vector<any_fiber> fibers_of(hub_state& hub, const std::vector<const fiber_s
 // under them.
 void kill_everybody(hub_state& hub) {
   for (;;) {
-    const auto victims = fibers_of(hub, {});
-    if (victims.empty()) return;
     try {
+      const auto victims = fibers_of(hub, {});
+      if (victims.empty()) return;
       killall(victims);
-    } catch (...) {  // a deadlock among those who resist: they are waited for all the same
+    } catch (...) {  // a deadlock among those who resist: they are waited for all the same; or no memory just now
     }
   }
 }
@@ -194,7 +194,13 @@ hub_threads::hub_threads(private_tag, std::size_t count, hub_threads_options how
   for (std::size_t i = 0; i < count && !failed; ++i) {
     impl::one& mine = all.all[i];
     mine.index = i;
-    auto start = std::make_unique<impl::starter>(impl_, &mine);
+    std::unique_ptr<impl::starter> start;
+    try {
+      start = std::make_unique<impl::starter>(impl_, &mine);
+    } catch (const std::bad_alloc&) {
+      failed = std::current_exception();
+      break;
+    }
     all.starting.add();
     all.running.add();
     if (const int error = loop::make_native_thread(&impl::starter::run, start.get(), 0, false)) {
@@ -263,7 +269,15 @@ bool hub_threads::join(deadline until) {
       auto [work, waited] = detail::promise_maker::make([&mine, until, state = impl_] { return impl::onlook(mine, until); });
       mine.handle.post([w = std::shared_ptr<detail::errand>(std::move(work))] { w->run(); });
       if (!waited.wait(until)) return false;
-      if (waited.exception()) continue;  // that hub has ended
+      if (const auto error = waited.exception()) {
+        try {
+          std::rethrow_exception(error);
+        } catch (const std::bad_alloc&) {
+          throw;
+        } catch (...) {  // that hub has ended
+          continue;
+        }
+      }
       if (waited.get() == impl::seen::late) return false;
       quiet = quiet && waited.get() == impl::seen::nobody;
     }

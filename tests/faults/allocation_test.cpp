@@ -275,7 +275,8 @@ TEST_CASE("no memory: of a long vector so much arrives as the call says") {
     auto ends = connected();
     const std::string data(1 << 20, 'v');
     std::vector<iovec> parts;
-    for (std::size_t at = 0; at < data.size(); at += data.size() / 16) parts.push_back({const_cast<char*>(data.data()) + at, data.size() / 16});
+    for (std::size_t at = 0; at < data.size(); at += data.size() / 16)
+      parts.push_back({const_cast<char*>(data.data()) + at, data.size() / 16});
     std::size_t arrived = 0;
     auto reader = ringlet::spawn([&] {
       std::vector<char> buffer(100'000);
@@ -321,8 +322,10 @@ TEST_CASE("no memory: polls, accepts and connections") {
     to.sin_port = htons(l.port);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int connection = -1, result = -1;
-    auto connecting = ringlet::spawn([&] { result = io::connect(client, reinterpret_cast<sockaddr*>(&to), sizeof to, 10s); });
-    const bool done = act([&] { return is_done(connection = io::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC, 10s)); });
+    auto connecting =
+        ringlet::spawn([&] { result = io::connect(client, reinterpret_cast<sockaddr*>(&to), sizeof to, 10s); });
+    const bool done =
+        act([&] { return is_done(connection = io::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC, 10s)); });
     connecting.join();
     CHECK(is_done(result) == (result == 0));
     owned end(connection);

@@ -123,51 +123,63 @@ TEST_CASE("no memory: a name is looked up, or the resolver says EAI_MEMORY, and 
   if (!support::localhost_resolves()) RINGLET_SKIP("libc does not know localhost here");
   const hooked on;
   for (resource short_of : {resource::memory, resource::threads})
-    sweep("getaddrinfo", [](const act_function& act) {
-      auto other = ringlet::spawn([] { ringlet::sleep(1ms); });  // else the call is libc's own
-      addrinfo* found = nullptr;
-      int result = 0;
-      const bool done = act([&] { return (result = ::getaddrinfo("localhost", "80", nullptr, &found)) == 0; });
-      if (done) ::freeaddrinfo(found);
-      if (!done) CHECK((result == EAI_MEMORY || result == EAI_AGAIN));
-      REQUIRE(::getaddrinfo("localhost", "80", nullptr, &found) == 0);
-      ::freeaddrinfo(found);
-      other.join();
-    }, short_of);
+    sweep(
+        "getaddrinfo",
+        [](const act_function& act) {
+          auto other = ringlet::spawn([] { ringlet::sleep(1ms); });  // else the call is libc's own
+          addrinfo* found = nullptr;
+          int result = 0;
+          const bool done = act([&] { return (result = ::getaddrinfo("localhost", "80", nullptr, &found)) == 0; });
+          if (done) ::freeaddrinfo(found);
+          if (!done) CHECK((result == EAI_MEMORY || result == EAI_AGAIN));
+          REQUIRE(::getaddrinfo("localhost", "80", nullptr, &found) == 0);
+          ::freeaddrinfo(found);
+          other.join();
+        },
+        short_of);
 }
 
 TEST_CASE("no address space: a new thread's hub and fibers are made, or the spawn is refused") {
-  sweep("stacks", [](const act_function& act) {
-    std::thread([&] {
-      int runs = 0, spawned = 0;
-      act([&] {
-        for (std::size_t size : {64, 1024, 65536}) {
-          ringlet::spawn({.stack_size_bytes = size * 1024}, [&] { ++runs; });
-          ++spawned;
-        }
-        return true;
-      });
-      if (spawned) ringlet::hub::join();
-      CHECK(runs == spawned);
-    }).join();
-  }, resource::address_space);
+  sweep(
+      "stacks",
+      [](const act_function& act) {
+        std::thread([&] {
+          int runs = 0, spawned = 0;
+          act([&] {
+            for (std::size_t size : {64, 1024, 65536}) {
+              ringlet::spawn({.stack_size_bytes = size * 1024}, [&] { ++runs; });
+              ++spawned;
+            }
+            return true;
+          });
+          if (spawned) ringlet::hub::join();
+          CHECK(runs == spawned);
+        }).join();
+      },
+      resource::address_space);
 }
 
 TEST_CASE("no threads: what helpers would do is done, or refused with EAGAIN, and later there are some") {
-  sweep("thread_pool", [](const act_function& act) {
-    int got = 0;
-    ringlet::thread_pool pool(2);
-    act([&] {
-      got = pool.apply([] { return 7; });
-      return true;
-    });
-    CHECK((got == 7 || got == 0));
-    CHECK(pool.apply([] { return 8; }) == 8);
-  }, resource::threads);
-  sweep("fsync", [](const act_function& act) {
-    support::temporary_directory folder;
-    io_test::owned file(::open((folder.path() / "file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    act([&] { return is_done(ringlet::io::fsync(file)); });
-    CHECK(ringlet::io::fsync(file) == 0);
-  }, resource::threads);
+  sweep(
+      "thread_pool",
+      [](const act_function& act) {
+        int got = 0;
+        ringlet::thread_pool pool(2);
+        act([&] {
+          got = pool.apply([] { return 7; });
+          return true;
+        });
+        CHECK((got == 7 || got == 0));
+        CHECK(pool.apply([] { return 8; }) == 8);
+      },
+      resource::threads);
+  sweep(
+      "fsync",
+      [](const act_function& act) {
+        support::temporary_directory folder;
+        io_test::owned file(::open((folder.path() / "file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+        act([&] { return is_done(ringlet::io::fsync(file)); });
+        CHECK(ringlet::io::fsync(file) == 0);
+      },
+      resource::threads);
 }

@@ -28,15 +28,19 @@ bool is_refused(resource r) noexcept {
   if (what_is_short.load(std::memory_order_relaxed) != int(r)) return false;
   const unsigned long number = requests.fetch_add(1, std::memory_order_relaxed) + 1;
   if (number < first_refused.load(std::memory_order_relaxed)) return false;
-  if (number - first_refused.load(std::memory_order_relaxed) >= most_refused.load(std::memory_order_relaxed)) return false;
+  if (number - first_refused.load(std::memory_order_relaxed) >= most_refused.load(std::memory_order_relaxed))
+    return false;
   refused.fetch_add(1, std::memory_order_relaxed);
   return true;
 }
 
+void* allocate_or_null(std::size_t size, std::size_t alignment) noexcept {
+  if (is_refused(resource::memory)) return nullptr;
+  return alignment ? std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)
+                   : std::malloc(size ? size : 1);
+}
 void* allocate(std::size_t size, std::size_t alignment) {
-  void* got = is_refused(resource::memory) ? nullptr
-              : alignment                  ? std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment)
-                                           : std::malloc(size ? size : 1);
+  void* got = allocate_or_null(size, alignment);
   if (!got) throw std::bad_alloc();
   return got;
 }
@@ -45,8 +49,12 @@ void* allocate(std::size_t size, std::size_t alignment) {
 std::string still_there() {
   const ringlet::hub::counts c = ringlet::hub::count();
   std::string text;
-  for (const auto& [n, name] : {std::pair{c.fibers, "fibers"}, {c.ready, "ready"}, {c.timers, "timers"}, {c.operations, "operations"},
-                                {c.fd_waits, "waits on fds"}, {c.stacks, "stacks"}})
+  for (const auto& [n, name] : {std::pair{c.fibers, "fibers"},
+                                {c.ready, "ready"},
+                                {c.timers, "timers"},
+                                {c.operations, "operations"},
+                                {c.fd_waits, "waits on fds"},
+                                {c.stacks, "stacks"}})
     if (n) text += std::to_string(n) + " " + name + "; ";
   return text;
 }
@@ -54,11 +62,13 @@ std::string still_there() {
 // What was started and has not ended yet: helpers, killed fibers, links.
 std::string left_behind() {
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (!still_there().empty() && std::chrono::steady_clock::now() < give_up) ringlet::sleep(std::chrono::microseconds(100));
+  while (!still_there().empty() && std::chrono::steady_clock::now() < give_up)
+    ringlet::sleep(std::chrono::microseconds(100));
   return still_there();
 }
 
-void sweep_once(const char* what, const std::function<void(const act_function&)>& run, resource r, unsigned long count) {
+void sweep_once(const char* what, const std::function<void(const act_function&)>& run, resource r,
+                unsigned long count) {
   constexpr unsigned long too_many = 20'000;
   for (unsigned long nth = 1; nth < too_many; ++nth) {
     INFO(std::string(what), ", refused from request ", nth, " on, ", count, " in all");
@@ -121,14 +131,25 @@ std::size_t open_descriptors() {
 using faults::resource;
 
 void* operator new(std::size_t size) { return faults::allocate(size, 0); }
-void* operator new(std::size_t size, std::align_val_t alignment) { return faults::allocate(size, std::size_t(alignment)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return faults::allocate(size, std::size_t(alignment));
+}
+// A sanitizer has its own of each, so each is here.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return faults::allocate_or_null(size, 0); }
+void* operator new[](std::size_t size) { return faults::allocate(size, 0); }
+void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return faults::allocate_or_null(size, 0); }
+void operator delete(void* at, const std::nothrow_t&) noexcept { std::free(at); }
+void operator delete[](void* at) noexcept { std::free(at); }
+void operator delete[](void* at, std::size_t) noexcept { std::free(at); }
+void operator delete[](void* at, const std::nothrow_t&) noexcept { std::free(at); }
 void operator delete(void* at) noexcept { std::free(at); }
 void operator delete(void* at, std::size_t) noexcept { std::free(at); }
 void operator delete(void* at, std::align_val_t) noexcept { std::free(at); }
 void operator delete(void* at, std::size_t, std::align_val_t) noexcept { std::free(at); }
 
 // Found by the runtime's libraries before libc's own.
-extern "C" __attribute__((visibility("default"))) void* mmap(void* at, std::size_t size, int protection, int flags, int fd, off_t offset) noexcept {
+extern "C" __attribute__((visibility("default"))) void* mmap(void* at, std::size_t size, int protection, int flags,
+                                                             int fd, off_t offset) noexcept {
   if (faults::is_refused(resource::address_space)) {
     errno = ENOMEM;
     return MAP_FAILED;
@@ -136,8 +157,8 @@ extern "C" __attribute__((visibility("default"))) void* mmap(void* at, std::size
   return reinterpret_cast<void*>(::syscall(SYS_mmap, at, size, protection, flags, fd, offset));
 }
 
-extern "C" __attribute__((visibility("default"))) int pthread_create(pthread_t* id, const pthread_attr_t* attributes, void* (*run)(void*),
-                                                                     void* argument) noexcept {
+extern "C" __attribute__((visibility("default"))) int pthread_create(pthread_t* id, const pthread_attr_t* attributes,
+                                                                     void* (*run)(void*), void* argument) noexcept {
   static const auto real = reinterpret_cast<decltype(&pthread_create)>(::dlsym(RTLD_NEXT, "pthread_create"));
   return faults::is_refused(resource::threads) ? EAGAIN : real(id, attributes, run, argument);
 }

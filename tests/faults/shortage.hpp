@@ -1,6 +1,6 @@
 #pragma once
-// A shortage: from the nth request on there is nothing to be had, once or for as long as it lasts. What may be short is memory
-// (operator new), address space (mmap) and threads (pthread_create), of this process, whoever asks.
+// A shortage: from the nth request on there is nothing to be had, once or for as long as it lasts. What may be short is
+// memory (operator new), address space (mmap) and threads (pthread_create), of this process, whoever asks.
 //
 //   sweep("recv", [](auto act) {
 //     prepare();                                       // nothing is short here
@@ -8,8 +8,8 @@
 //     verify(done);                                    // nor here
 //   });
 //
-// sweep runs its function with the first request refused, with the second, and so on, until one run meets no refusal; and all
-// that again with every request refused from there on. So every request of the path is refused once.
+// sweep runs its function with the first request refused, with the second, and so on, until one run meets no refusal;
+// and all that again with every request refused from there on. So every request of the path is refused once.
 
 #include <functional>
 #include <string>
