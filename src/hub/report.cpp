@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <typeinfo>
 #include <unordered_map>
 #include <unordered_set>
@@ -86,25 +88,28 @@ std::string describe_all(hub_state& hub, const ringlet::hub::describe_options& h
   return text;
 }
 
+namespace {
+struct give_to_free {
+  void operator()(char* text) const noexcept { std::free(text); }
+};
+using demangled_name = std::unique_ptr<char, give_to_free>;
+}  // namespace
+
 std::string describe_exception(const std::exception_ptr& e) {
   if (!e) return "nothing";
   try {
     std::rethrow_exception(e);
   } catch (const std::exception& x) {
     int status = 0;
-    char* name = abi::__cxa_demangle(typeid(x).name(), nullptr, nullptr, &status);
-    std::string text = std::string(status == 0 ? name : typeid(x).name()) + ": " + x.what();
-    std::free(name);
-    return text;
+    const demangled_name name(abi::__cxa_demangle(typeid(x).name(), nullptr, nullptr, &status));
+    return std::string(status == 0 ? name.get() : typeid(x).name()) + ": " + x.what();
   } catch (const greenlet_exit& x) {
     return x.what();
   } catch (...) {
     int status = 0;
     const std::type_info* type = abi::__cxa_current_exception_type();
-    char* name = type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr;
-    std::string text = "an exception of type " + std::string(name ? name : "unknown");
-    std::free(name);
-    return text;
+    const demangled_name name(type ? abi::__cxa_demangle(type->name(), nullptr, nullptr, &status) : nullptr);
+    return "an exception of type " + std::string(name ? name.get() : "unknown");
   }
 }
 
