@@ -208,6 +208,7 @@ run_plan() {
   say "Programs"
   scripts programs 900
   scripts threads "$($all && echo 3600 || echo 600)"
+  scripts clients 600
   scripts random "$($all && echo 9000 || echo 2400)"
   # A name asks about one thing, and wants its answer soon.
   if [[ -z $filter ]] || $all; then

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Stock client libraries in fibers of one thread, against real servers: requests at once take about as long as one; the
+library's own timeout, its cancel and ours, a server that goes and comes back. main.cpp says what is checked; the *yield ratio*
+(yield_ratio.hpp) is how much of the time that requests waited their fibers were parked.
+
+With --table, measures every library on both engines and writes the tables in docs/clients.md and README.md.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import checks
+import client_servers as servers
+from checks import Skip, add_check, expect
+
+CLIENTS = os.path.join(checks.build, "tests", "clients")
+ENGINES = [os.environ["RINGLET_ENGINE"]] if os.environ.get("RINGLET_ENGINE") else ["uring", "epoll"]
+CASES = {
+    "together": "requests at once take about as long as one",
+    "timeout": "its own timeout is its own error, and others run meanwhile",
+    "cancel": "its own cancel, a timeout scope and a kill end the request",
+    "silent": "a kill ends a wait for a server that takes the connection and is silent",
+    "restart": "the server goes in the middle of requests, and comes back",
+}
+# Library: its server, and what to install where it was not built.
+LIBRARIES = {
+    "libcurl, HTTP/1.1": (servers.Nginx, "libcurl4-openssl-dev"),
+    "libcurl, HTTP/2 over TLS": (servers.Nginx, "libcurl4-openssl-dev"),
+    "OpenSSL": (servers.Nginx, "libssl-dev"),
+    "cpp-httplib": (servers.Nginx, "libcpp-httplib-dev"),
+    "libpq": (servers.PostgreSQL, "libpq-dev"),
+    "libmariadb": (servers.MariaDB, "libmariadb-dev"),
+    "hiredis": (servers.Redis, "libhiredis-dev"),
+    "libmemcached": (servers.Memcached, "libmemcached-dev"),
+    "libssh2": (servers.Ssh, "libssh2-1-dev"),
+    "sqlite3": (servers.Lock, "libsqlite3-dev"),
+}
+LOWEST_RATIO = 0.9  # of every library here, none of which is known to block the thread
+MOST_THREADS = 4    # the program's own, and helpers
+
+CONTROL = "what blocks the thread"  # not a library: it must fail
+
+# Library: its version, and facts of its own.
+listed = subprocess.run([CLIENTS], capture_output=True, text=True, check=True).stdout
+built = {name: (version, facts) for name, version, *facts in (line.split("\t") for line in listed.splitlines())}
+
+
+class Silent:
+    """Takes connections and says nothing."""
+
+    listening = socket.create_server(("127.0.0.1", 0), backlog=200)
+    port = listening.getsockname()[1]
+
+
+class Ended(Exception):
+    """A case's program failed; what it measured until then."""
+
+    def __init__(self, why, said):
+        super().__init__(why)
+        self.said = said
+
+
+def run(library, case, engine, server=None):
+    """Runs a case; stops and starts the server as it says. What it measured: name to text."""
+    told = dict(server.variables() if server else {}, CLIENTS_SILENT=Silent.port)
+    if case == "silent":
+        told = {name: Silent.port if isinstance(value, int) else value for name, value in told.items()}
+    variables = dict(os.environ, RINGLET_ENGINE=engine, **{name: str(value) for name, value in told.items()})
+    with tempfile.TemporaryFile() as err:
+        process = subprocess.Popen([CLIENTS, library, case], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
+                                   env=variables, text=True)
+        said, stopped = {}, False
+        try:
+            for line in process.stdout:
+                wish = line.rstrip("\n")
+                if wish in ("stop", "start"):
+                    getattr(server, wish)()
+                    stopped = wish == "stop"
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+                else:
+                    name, _, value = wish.partition(" ")
+                    said[name] = value
+            process.wait()
+        finally:  # also when the check is out of time
+            process.kill()
+            process.wait()
+            if stopped:
+                server.start()
+        err.seek(0)
+        if process.returncode != 0:
+            raise Ended(f"ended with {process.returncode}: {err.read().decode(errors='replace')[-3000:]}", said)
+    print(f"# {library}, {case}, {engine}: " + ", ".join(f"{name} {value}" for name, value in said.items()), flush=True)
+    return said
+
+
+def tried(library, case, engine):
+    kind, package = LIBRARIES[library]
+    if library not in built:
+        raise Skip(f"{package} is not installed: tests/clients is built without it")
+    try:
+        return run(library, case, engine, kind.get())
+    except Ended as why:
+        raise AssertionError(str(why))
+
+
+def check(library, case, engine):
+    said = tried(library, case, engine)
+    if case == "together":
+        ratio = float(said["ratio"])
+        expect(ratio >= LOWEST_RATIO, f"its fibers were parked for only {ratio} of the time that they waited")
+        expect(float(said["threads"]) <= MOST_THREADS, f"{said['threads']} kernel threads")
+
+
+def control(engine):
+    try:
+        run(CONTROL, "together", engine)
+    except Ended as ended:
+        expect("in a row" in str(ended), f"it failed otherwise: {ended}")
+        expect(float(ended.said["ratio"]) < 0.1, f"its yield ratio is {ended.said['ratio']}")
+        return
+    raise AssertionError("it passed")
+
+
+for each in LIBRARIES:
+    for on in ENGINES:
+        for one, fact in CASES.items():
+            if one != "silent" or each != "sqlite3":  # which connects to nobody
+                add_check(f"{each}: {fact}: on {on}", lambda library=each, case=one, engine=on: check(library, case, engine))
+        for own in built.get(each, ("", []))[1]:
+            add_check(f"{each}: {own}: on {on}", lambda library=each, case=own, engine=on: check(library, case, engine))
+for on in ENGINES:
+    add_check(f"clients: {CONTROL} is noticed, and has no yield ratio: on {on}", lambda engine=on: control(engine))
+
+
+@checks.check("clients: every library that was built is in the list")
+def _():
+    expect(set(built) == {CONTROL} | set(built) & set(LIBRARIES), f"not in it: {sorted(set(built) - set(LIBRARIES))}")
+
+
+checks.main()
