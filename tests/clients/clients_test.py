@@ -40,6 +40,7 @@ LIBRARIES = {
     "sqlite3": (servers.Lock, "libsqlite3-dev"),
 }
 LOWEST_RATIO = 0.9  # of every library here, none of which is known to block the thread
+BEGIN_MARK, END_MARK = "<!-- clients: begin -->", "<!-- clients: end -->"
 MOST_THREADS = 4    # the program's own, and helpers
 
 CONTROL = "what blocks the thread"  # not a library: it must fail
@@ -126,6 +127,44 @@ def control(engine):
     raise AssertionError("it passed")
 
 
+def between_marks(document, table):
+    """The document with this table in the place that is marked for it."""
+    path = os.path.join(checks.source, document)
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    begin, end = text.index(BEGIN_MARK) + len(BEGIN_MARK), text.index(END_MARK)
+    if table is None:
+        return text[begin:end]
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text[:begin] + "\n" + table + text[end:])
+    return table
+
+
+def rows_of(table):
+    return "".join("| " + " | ".join(row) + " |\n" + ("|" + " --- |" * len(row) + "\n" if row is table[0] else "") for row in table)
+
+
+def write_tables():
+    long = [["library", "requests at once", "one takes, ms", "all take, ms", "yield ratio, uring", "yield ratio, epoll", "most stack, kB",
+             "handle after its own timeout", "handle after an interruption"]]
+    short = [["library", "requests at once", "one, ms", "all, ms", "yield ratio, uring", "yield ratio, epoll"]]
+    for library in LIBRARIES:
+        uring, epoll = (tried(library, "together", engine) for engine in ("uring", "epoll"))
+        either = lambda name: f"{float(uring[name]):.0f}, {float(epoll[name]):.0f}"
+        ratios = [f"{float(said['ratio']):.3f}" for said in (uring, epoll)]
+        count = f"{float(uring['requests']):.0f}"
+        stack = f"{max(float(said['stack']) for said in (uring, epoll)) / 1024:.0f}"
+        short.append([library, count, either("one"), either("all"), *ratios])
+        then = [tried(library, case, "uring")["then"] for case in ("timeout", "cancel")]
+        long.append([f"{library} ({built[library][0]})", count, either("one"), either("all"), *ratios, stack, *then])
+    print(between_marks("docs/clients.md", rows_of(long)))
+    between_marks("README.md", rows_of(short))
+
+
+if sys.argv[1:] == ["--table"]:
+    write_tables()
+    sys.exit(0)
+
 for each in LIBRARIES:
     for on in ENGINES:
         for one, fact in CASES.items():
@@ -140,6 +179,13 @@ for on in ENGINES:
 @checks.check("clients: every library that was built is in the list")
 def _():
     expect(set(built) == {CONTROL} | set(built) & set(LIBRARIES), f"not in it: {sorted(set(built) - set(LIBRARIES))}")
+
+
+@checks.check("clients: the tables in the documents have every library")
+def _():
+    for document in ("docs/clients.md", "README.md"):
+        missing = [library for library in LIBRARIES if f"| {library} " not in between_marks(document, None)]
+        expect(not missing, f"not in {document}: {missing}; write it again (clients_test.py --table)")
 
 
 checks.main()
