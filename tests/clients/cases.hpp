@@ -1,11 +1,13 @@
 #pragma once
-// What the cases are written with: facts, fibers, and somebody who runs meanwhile.
+// What the cases are, and what they are written with: facts, fibers, and somebody who runs meanwhile.
 
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ringlet/ringlet.hpp>
@@ -15,6 +17,12 @@
 namespace clients {
 
 using clock = std::chrono::steady_clock;
+struct named_case {
+  std::string_view name;
+  void (*run)(const library&);
+};
+std::span<const named_case> cases();
+
 inline constexpr milliseconds request_takes = 100ms, never_in_time = 60s, patience = 20s;
 
 inline void expect(bool fact, const std::string& otherwise) {

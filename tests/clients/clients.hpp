@@ -2,7 +2,7 @@
 // Stock client libraries in fibers: what a library must offer to be tested, and what is the same for all of them.
 //
 // A file per library makes a `client` of it, in the way its manual says for blocking use, and adds a row to the table. The
-// cases (main.cpp) know only the row. A client fails by throwing `failure`, from our own frames, after the library's call
+// cases (cases.cpp) know only the row. A client fails by throwing `failure`, from our own frames, after the library's call
 // has returned: never through the library's.
 
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Stock client libraries in fibers of one thread, against real servers: requests at once take about as long as one; the
-library's own timeout, its cancel and ours, a server that goes and comes back. main.cpp says what is checked; the *yield ratio*
+library's own timeout, its cancel and ours, a server that goes and comes back. cases.cpp says what is checked; the *yield ratio*
 (yield_ratio.hpp) is how much of the time that requests waited their fibers were parked.
 
 With --table, measures every library on both engines and writes the tables in docs/clients.md and README.md.
@@ -47,6 +47,11 @@ CONTROL = "what blocks the thread"  # not a library: it must fail
 
 # Library: its version, and facts of its own.
 listed = subprocess.run([CLIENTS], capture_output=True, text=True, check=True).stdout
+try:
+    socket.getaddrinfo("localhost", None, socket.AF_INET)
+    HOST = "localhost"  # so that names are looked up, too
+except OSError:
+    HOST = "127.0.0.1"
 built = {name: (version, facts) for name, version, *facts in (line.split("\t") for line in listed.splitlines())}
 
 
@@ -67,7 +72,7 @@ class Ended(Exception):
 
 def run(library, case, engine, server=None):
     """Runs a case; stops and starts the server as it says. What it measured: name to text."""
-    told = dict(server.variables() if server else {}, CLIENTS_SILENT=Silent.port)
+    told = dict(server.variables() if server else {}, CLIENTS_SILENT=Silent.port, CLIENTS_HOST=HOST)
     if case == "silent":
         told = {name: Silent.port if isinstance(value, int) else value for name, value in told.items()}
     variables = dict(os.environ, RINGLET_ENGINE=engine, **{name: str(value) for name, value in told.items()})
@@ -141,13 +146,14 @@ def between_marks(document, table):
 
 
 def rows_of(table):
-    return "".join("| " + " | ".join(row) + " |\n" + ("|" + " --- |" * len(row) + "\n" if row is table[0] else "") for row in table)
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    lines.insert(1, "|" + " --- |" * len(table[0]))
+    return "\n".join(lines) + "\n"
 
 
 def write_tables():
-    long = [["library", "requests at once", "one takes, ms", "all take, ms", "yield ratio, uring", "yield ratio, epoll", "most stack, kB",
-             "handle after its own timeout", "handle after an interruption"]]
-    short = [["library", "requests at once", "one, ms", "all, ms", "yield ratio, uring", "yield ratio, epoll"]]
+    short = [["library", "requests at once", "one takes, ms", "all take, ms", "yield ratio, uring", "yield ratio, epoll"]]
+    long = [[*short[0], "most stack, kB", "handle after its own timeout", "handle after an interruption"]]
     for library in LIBRARIES:
         uring, epoll = (tried(library, "together", engine) for engine in ("uring", "epoll"))
         either = lambda name: f"{float(uring[name]):.0f}, {float(epoll[name]):.0f}"

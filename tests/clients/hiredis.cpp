@@ -14,7 +14,7 @@ class redis_client : public client {
 
   void connect() override {
     close();
-    context_ = redisConnect("127.0.0.1", port_of("CLIENTS_REDIS"));
+    context_ = redisConnect(told("CLIENTS_HOST").c_str(), port_of("CLIENTS_REDIS"));
     if (!context_ || context_->err) fail();
   }
   void give_up_after(milliseconds t) override { redisSetTimeout(context_, {t.count() / 1000, t.count() % 1000 * 1000}); }

@@ -9,7 +9,7 @@ namespace {
 
 class httplib_client : public client {
  public:
-  httplib_client() : client_("127.0.0.1", port_of("CLIENTS_HTTP")) {
+  httplib_client() : client_(told("CLIENTS_HOST"), port_of("CLIENTS_HTTP")) {
     client_.set_keep_alive(true);
     client_.set_read_timeout(120, 0);
   }

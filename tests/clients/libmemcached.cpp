@@ -17,7 +17,8 @@ class memcached_client : public client {
     handle_ = memcached_create(nullptr);
     set(MEMCACHED_BEHAVIOR_POLL_TIMEOUT, std::uint64_t(limit_.count()));
     set(MEMCACHED_BEHAVIOR_SND_TIMEOUT, 0);
-    check(memcached_server_add(handle_, "127.0.0.1", in_port_t(port_of("CLIENTS_MEMCACHED"))), "server_add");
+    const auto port = in_port_t(port_of("CLIENTS_MEMCACHED"));
+    check(memcached_server_add(handle_, told("CLIENTS_HOST").c_str(), port), "server_add");
     check(memcached_set(handle_, "hello", 5, "x", 1, 0, 0), "set");
   }
   // Each wait for the socket, not the whole request.

@@ -44,6 +44,7 @@ class sqlite_client : public client {
     const std::string zeros = "hex(zeroblob(" + std::to_string(repetitions) + "))";
     return run("select replace(" + zeros + ", '00', word || ' " + std::to_string(id) + ";') from words");
   }
+  void while_busy(int (*handler)(void*, int), void* of) { sqlite3_busy_handler(database_, handler, of); }
   // The first value of the last statement.
   std::string run(const std::string& statements) {
     std::string first;
@@ -93,6 +94,38 @@ void writers() {
   expect(others.count() > 0, "others did not run meanwhile");
 }
 
+// A busy handler of the program's own looks whether the wait is still wanted.
+void cancelled_by_handler() {
+  struct still_wanted {
+    bool stops = false;
+    int tries = 0;
+    static int goes_on(void* of, int) {
+      auto& w = *static_cast<still_wanted*>(of);
+      ++w.tries;
+      ::usleep(5000);
+      return !w.stops;
+    }
+  } wish;
+  in_fibers(2, [&](int i) {
+    if (i == 1) {
+      wait_until("a wait for the lock", [&] { return wish.tries > 3; });
+      wish.stops = true;
+      return;
+    }
+    const lock_elsewhere lock(never_in_time);
+    sqlite_client c;
+    c.connect();
+    c.while_busy(still_wanted::goes_on, &wish);
+    std::string said;
+    try {
+      c.run("select word from words");
+    } catch (const failure& f) {
+      said = f.said;
+    }
+    expect(said == "database is locked", "it said: " + said);
+  });
+}
+
 const bool added = add({.name = "sqlite3",
                         .version = [] { return std::string(sqlite3_libversion()); },
                         .make = [] { return std::unique_ptr<client>(new sqlite_client); },
@@ -102,7 +135,8 @@ const bool added = add({.name = "sqlite3",
                         .gone = {},
                         .waits_on_fds = false,
                         .own = {{"twenty fibers share one connection", one_for_all},
-                                {"twenty fibers write to one file", writers}}});
+                                {"twenty fibers write to one file", writers},
+                                {"a busy handler ends the wait for a lock", cancelled_by_handler}}});
 
 }  // namespace
 }  // namespace clients
