@@ -29,6 +29,7 @@ CASES = {
 # Library: its server, and what to install where it was not built.
 LIBRARIES = {
     "libcurl, HTTP/1.1": (servers.Nginx, "libcurl4-openssl-dev"),
+    "libcurl, by name": (servers.Nginx, "libcurl4-openssl-dev"),
     "libcurl, HTTP/2 over TLS": (servers.Nginx, "libcurl4-openssl-dev"),
     "OpenSSL": (servers.Nginx, "libssl-dev"),
     "cpp-httplib": (servers.Nginx, "libcpp-httplib-dev"),
@@ -39,7 +40,10 @@ LIBRARIES = {
     "libssh2": (servers.Ssh, "libssh2-1-dev"),
     "sqlite3": (servers.Lock, "libsqlite3-dev"),
 }
-LOWEST_RATIO = 0.9  # of every library here, none of which is known to block the thread
+LOWEST_RATIO = 0.9  # of every library that is not known to block the thread
+# While its hundred look-up threads begin and end, each in memory that is mapped for it, the thread that starts them waits for
+# the lock of the process's memory map (in mmap, mprotect, brk), the longer the busier the machine is. Otherwise as by address.
+BLOCKS = "libcurl, by name"
 BEGIN_MARK, END_MARK = "<!-- clients: begin -->", "<!-- clients: end -->"
 MOST_THREADS = 4    # the program's own, and helpers
 
@@ -47,12 +51,20 @@ CONTROL = "what blocks the thread"  # not a library: it must fail
 
 # Library: its version, and facts of its own.
 listed = subprocess.run([CLIENTS], capture_output=True, text=True, check=True).stdout
-try:
-    socket.getaddrinfo("localhost", None, socket.AF_INET)
-    HOST = "localhost"  # so that names are looked up, too
-except OSError:
-    HOST = "127.0.0.1"
 built = {name: (version, facts) for name, version, *facts in (line.split("\t") for line in listed.splitlines())}
+
+
+def name_for_here(name):
+    """The name, if it leads to 127.0.0.1, so that names are looked up, too; else the address."""
+    try:
+        found = {address[4][0] for address in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except OSError:
+        found = set()
+    return name if found == {"127.0.0.1"} else "127.0.0.1"
+
+
+# libcurl knows localhost without asking; this machine's own name it asks for, in a thread of its own.
+HOST, MACHINE = name_for_here("localhost"), name_for_here(socket.gethostname())
 
 
 class Silent:
@@ -72,7 +84,7 @@ class Ended(Exception):
 
 def run(library, case, engine, server=None):
     """Runs a case; stops and starts the server as it says. What it measured: name to text."""
-    told = dict(server.variables() if server else {}, CLIENTS_SILENT=Silent.port, CLIENTS_HOST=HOST)
+    told = dict(server.variables() if server else {}, CLIENTS_SILENT=Silent.port, CLIENTS_HOST=HOST, CLIENTS_MACHINE=MACHINE)
     if case == "silent":
         told = {name: Silent.port if isinstance(value, int) else value for name, value in told.items()}
     variables = dict(os.environ, RINGLET_ENGINE=engine, **{name: str(value) for name, value in told.items()})
@@ -106,6 +118,8 @@ def run(library, case, engine, server=None):
 
 def tried(library, case, engine):
     kind, package = LIBRARIES[library]
+    if library == BLOCKS and MACHINE == "127.0.0.1":
+        raise Skip(f"this machine's name, {socket.gethostname()}, does not lead to 127.0.0.1")
     if library not in built:
         raise Skip(f"{package} is not installed: tests/clients is built without it")
     try:
@@ -116,7 +130,7 @@ def tried(library, case, engine):
 
 def check(library, case, engine):
     said = tried(library, case, engine)
-    if case == "together":
+    if case == "together" and library != BLOCKS:
         ratio = float(said["ratio"])
         expect(ratio >= LOWEST_RATIO, f"its fibers were parked for only {ratio} of the time that they waited")
         expect(float(said["threads"]) <= MOST_THREADS, f"{said['threads']} kernel threads")
@@ -161,7 +175,7 @@ def write_tables():
         count = f"{float(uring['requests']):.0f}"
         stack = f"{max(float(said['stack']) for said in (uring, epoll)) / 1024:.0f}"
         short.append([library, count, either("one"), either("all"), *ratios])
-        then = [tried(library, case, "uring")["then"] for case in ("timeout", "cancel")]
+        then = ["", ""] if library == BLOCKS else [tried(library, case, "uring")["then"] for case in ("timeout", "cancel")]
         long.append([f"{library} ({built[library][0]})", count, either("one"), either("all"), *ratios, stack, *then])
     print(between_marks("docs/clients.md", rows_of(long)))
     between_marks("README.md", rows_of(short))
@@ -174,7 +188,7 @@ if sys.argv[1:] == ["--table"]:
 for each in LIBRARIES:
     for on in ENGINES:
         for one, fact in CASES.items():
-            if one != "silent" or each != "sqlite3":  # which connects to nobody
+            if one == "together" or each != BLOCKS and (one, each) != ("silent", "sqlite3"):  # which connects to nobody
                 add_check(f"{each}: {fact}: on {on}", lambda library=each, case=one, engine=on: check(library, case, engine))
         for own in built.get(each, ("", []))[1]:
             add_check(f"{each}: {own}: on {on}", lambda library=each, case=own, engine=on: check(library, case, engine))

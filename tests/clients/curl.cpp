@@ -34,9 +34,12 @@ static std::size_t append(char* data, std::size_t size, std::size_t count, void*
 static int stop_if(void* wanted, curl_off_t, curl_off_t, curl_off_t, curl_off_t) { return *static_cast<bool*>(wanted); }
 }
 
+enum class way { one, one_by_name, two };
+
 class curl_client : public client {
  public:
-  explicit curl_client(bool two) : two_(two), handle_(curl_easy_init()) {
+  explicit curl_client(way w) : way_(w), handle_(curl_easy_init()) {
+    const bool two = w == way::two;
     set(CURLOPT_NOSIGNAL, 1L);
     set(CURLOPT_ERRORBUFFER, error_);
     set(CURLOPT_WRITEFUNCTION, append);
@@ -61,7 +64,10 @@ class curl_client : public client {
 
   CURL* handle() { return handle_; }
   void prepare(int id, milliseconds after) {
-    const std::string site = two_ ? "https://localhost:" + told("CLIENTS_HTTPS") : "http://127.0.0.1:" + told("CLIENTS_HTTP");
+    const std::string host = way_ == way::one_by_name ? told("CLIENTS_MACHINE") : "127.0.0.1";
+    // It knows localhost without looking it up.
+    const std::string plain = "http://" + host + ":" + told("CLIENTS_HTTP");
+    const std::string site = way_ == way::two ? "https://localhost:" + told("CLIENTS_HTTPS") : plain;
     const std::string url = site + "/wait?id=" + std::to_string(id) + "&s=" + seconds(after);
     set(CURLOPT_URL, url.c_str());
     body_.clear();
@@ -71,7 +77,7 @@ class curl_client : public client {
     if (code != CURLE_OK) throw failure{name_of(code) + ": " + error_};
     long version = 0;
     curl_easy_getinfo(handle_, CURLINFO_HTTP_VERSION, &version);
-    const long wanted = two_ ? CURL_HTTP_VERSION_2_0 : CURL_HTTP_VERSION_1_1;
+    const long wanted = way_ == way::two ? CURL_HTTP_VERSION_2_0 : CURL_HTTP_VERSION_1_1;
     if (version != wanted) throw failure{"HTTP version " + std::to_string(version)};
     return std::move(body_);
   }
@@ -81,7 +87,8 @@ class curl_client : public client {
   void set(CURLoption option, T value) {
     if (const CURLcode code = curl_easy_setopt(handle_, option, value)) throw failure{"setopt: " + name_of(code)};
   }
-  bool two_, stops_ = false;
+  way way_;
+  bool stops_ = false;
   CURL* handle_;
   std::string body_;
   char error_[CURL_ERROR_SIZE] = {};
@@ -95,7 +102,7 @@ void many_streams() {
     const std::unique_ptr<CURLM, decltype(&curl_multi_cleanup)> multi(curl_multi_init(), curl_multi_cleanup);
     std::vector<std::unique_ptr<curl_client>> all;
     for (int i = 0; i < count; ++i) {
-      all.push_back(std::make_unique<curl_client>(true));
+      all.push_back(std::make_unique<curl_client>(way::two));
       all.back()->prepare(i, request_takes);
       curl_multi_add_handle(multi.get(), all.back()->handle());
     }
@@ -127,9 +134,13 @@ std::string version() { return curl_version_info(CURLVERSION_NOW)->version; }
 
 // A connection that was used before and then fails is tried once more, so a server that has gone is one that refuses.
 const bool added =
+    // A thread of its own for each look-up.
+    add({.name = "libcurl, by name",
+         .version = version,
+         .make = [] { return std::unique_ptr<client>(new curl_client(way::one_by_name)); }}) &&
     add({.name = "libcurl, HTTP/1.1",
          .version = version,
-         .make = [] { return std::unique_ptr<client>(new curl_client(false)); },
+         .make = [] { return std::unique_ptr<client>(new curl_client(way::one)); },
          .timed_out = {"CURLE_OPERATION_TIMEDOUT"},
          .cancelled = {"CURLE_ABORTED_BY_CALLBACK"},
          .interrupted = {"CURLE_BAD_FUNCTION_ARGUMENT"},
@@ -137,7 +148,7 @@ const bool added =
          .reconnects_itself = true}) &&
     add({.name = "libcurl, HTTP/2 over TLS",
          .version = version,
-         .make = [] { return std::unique_ptr<client>(new curl_client(true)); },
+         .make = [] { return std::unique_ptr<client>(new curl_client(way::two)); },
          .timed_out = {"CURLE_OPERATION_TIMEDOUT"},
          .cancelled = {"CURLE_ABORTED_BY_CALLBACK"},
          .interrupted = {"CURLE_BAD_FUNCTION_ARGUMENT"},

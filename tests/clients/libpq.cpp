@@ -16,7 +16,8 @@ class pq_client : public client {
   }
   void connect(const char* port, const std::string& options) {
     PQfinish(connection_);
-    const std::string where = "host=" + told("CLIENTS_HOST") + " user=postgres dbname=postgres sslmode=disable port=" + told(port) + options;
+    const std::string place = "host=" + told("CLIENTS_HOST") + " port=" + told(port);
+    const std::string where = place + " user=postgres dbname=postgres sslmode=disable" + options;
     connection_ = PQconnectdb(where.c_str());
     if (PQstatus(connection_) != CONNECTION_OK) throw failure{PQerrorMessage(connection_)};
   }
