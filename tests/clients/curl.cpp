@@ -152,7 +152,7 @@ const bool added =
          .timed_out = {"CURLE_OPERATION_TIMEDOUT"},
          .cancelled = {"CURLE_ABORTED_BY_CALLBACK"},
          .interrupted = {"CURLE_BAD_FUNCTION_ARGUMENT"},
-         .gone = {"CURLE_PARTIAL_FILE", "CURLE_HTTP2", "CURLE_RECV_ERROR", "CURLE_SEND_ERROR"},
+         .gone = {"CURLE_PARTIAL_FILE", "CURLE_COULDNT_CONNECT", "CURLE_HTTP2", "CURLE_RECV_ERROR", "CURLE_SEND_ERROR"},
          .reconnects_itself = true,
          .own = {{"a hundred streams of one connection, by the multi interface", many_streams}}});
 

@@ -26,13 +26,16 @@ class httplib_client : public client {
   httplib::Client client_;
 };
 
+static_assert(int(httplib::Error::Read) == 4);
+constexpr const char* error_read = "httplib::Error 4 ";
+
 const bool added = add({.name = "cpp-httplib",
                         .version = [] { return std::string(CPPHTTPLIB_VERSION); },
                         .make = [] { return std::unique_ptr<client>(new httplib_client); },
-                        .timed_out = {"Read"},
-                        .cancelled = {"Read"},
-                        .interrupted = {"Read"},
-                        .gone = {"Read"},
+                        .timed_out = {error_read},
+                        .cancelled = {error_read},
+                        .interrupted = {error_read},
+                        .gone = {error_read},
                         .reconnects_itself = true});
 
 }  // namespace
