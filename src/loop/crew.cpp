@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <climits>
 #include <new>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "base/sys.hpp"
@@ -17,17 +18,19 @@ namespace ringlet::loop {
 namespace {
 constexpr std::size_t helper_stack_bytes = 1 << 20;  // name service modules are not written for small stacks
 
-constinit std::atomic<std::size_t> quiet{0}, quiet_changes{0};
+constinit std::atomic<std::size_t> quiet{0}, quiet_changes{0}, of_all_crews{0};
 constinit std::atomic<unsigned> forks{0};
 constinit base::lock renewal;  // of any crew: two threads of a child may use one first at the same time
 }  // namespace
 
 std::size_t quiet_helpers() noexcept { return quiet.load(std::memory_order_acquire); }
+std::size_t helpers() noexcept { return of_all_crews.load(std::memory_order_acquire); }
 std::size_t quiet_helpers_changes() noexcept { return quiet_changes.load(std::memory_order_acquire); }
 
 void forget_crews_after_fork() noexcept {
   forks.fetch_add(1, std::memory_order_relaxed);
   quiet.store(0, std::memory_order_relaxed);
+  of_all_crews.store(0, std::memory_order_relaxed);
   new (&renewal) base::lock;
 }
 
@@ -39,7 +42,7 @@ void crew::enter() noexcept {
     if (generation_.load(std::memory_order_relaxed) != now) {
       new (&lock_) base::lock;
       first_ = last_ = nullptr;
-      queued_ = idle_ = threads_ = unborn_ = told_ = 0;
+      queued_ = idle_ = threads_ = unborn_ = told_ = told_threads_ = 0;
       generation_.store(now, std::memory_order_release);
     }
   }
@@ -48,6 +51,7 @@ void crew::enter() noexcept {
 
 // Tells how many are no sign of life, and lets go of the lock. An idle thread that a queued job waits for is one.
 void crew::leave_lock() noexcept {
+  if (threads_ != told_threads_) of_all_crews.fetch_add(threads_ - std::exchange(told_threads_, threads_), std::memory_order_acq_rel);
   const std::size_t now = whom_ == works_for::runtime ? threads_ - unborn_ : idle_ > queued_ ? idle_ - queued_ : 0;
   if (now != told_) {
     quiet_changes.fetch_add(1, std::memory_order_acq_rel);

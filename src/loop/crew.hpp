@@ -66,6 +66,7 @@ class crew {
   std::size_t threads_ = 0;
   std::size_t unborn_ = 0;  // of these: those that the kernel may not list yet
   std::size_t told_ = 0;  // of the threads that are no sign of life
+  std::size_t told_threads_ = 0;  // of all of them
   unsigned limit_;
   bool disbanded_ = false;
   const works_for whom_;
@@ -74,6 +75,8 @@ class crew {
   std::atomic<std::uint32_t> bell_{0};
 };
 
+// Threads of all crews, those included that the kernel has not made yet. Takes no lock.
+std::size_t helpers() noexcept;
 // Threads of all crews that are no sign of life: those of the runtime's own, and others that have nothing to do.
 std::size_t quiet_helpers() noexcept;
 // How often that number has changed.

@@ -18,7 +18,7 @@
 #include "base/lock.hpp"
 #include "base/moments.hpp"
 #include "base/sys.hpp"
-#include "loop/offload.hpp"
+#include "loop/crew.hpp"
 #include "threads/futex_waiters.hpp"
 #include "threads/state.hpp"
 
@@ -40,9 +40,10 @@ long kernel(const std::uint32_t* word, int operation, std::uint32_t value, std::
   return sys::call(SYS_futex, word, operation, value, timeout, word2, value3);
 }
 
-// May a kernel thread or another process wait for this word?
+// May a kernel thread or another process wait for this word? No lock is taken: a tick that notes a delay may have met the
+// crew with its own held, and what takes the backtrace comes here.
 bool kernel_may_have_waiters(int operation) noexcept {
-  return !(operation & FUTEX_PRIVATE_FLAG) || loop::offload_threads() > 0;
+  return !(operation & FUTEX_PRIVATE_FLAG) || loop::helpers() > 0;
 }
 
 // The id word of a thread of ours: libc's join waits for it by the shared operation, because the kernel would wake it so.
