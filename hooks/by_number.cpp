@@ -245,6 +245,7 @@ void changed_by_ioctl(int fd, long request) noexcept {
 void changed_by_option(int fd, int level, int name, const void* value, unsigned size) noexcept {
   if (level != SOL_SOCKET) return;
   if (name == SO_RCVTIMEO || name == SO_SNDTIMEO || name == 66 || name == 67) io::fd_changed(fd);  // and the two ..._NEW
+  if (name == SO_RCVLOWAT) io::low_water_set();
   if (name == SO_LINGER && size >= sizeof(linger) && static_cast<const linger*>(value)->l_onoff && static_cast<const linger*>(value)->l_linger > 0)
     somebody_lingers.store(true, std::memory_order_relaxed);
 }
@@ -257,7 +258,7 @@ bool wait_for_end(int pid, long* ended) noexcept {
   const long fd = sys::call(SYS_pidfd_open, pid, 0);
   if (fd < 0) return false;
   io::fd_opened(int(fd));
-  *ended = io::wait_readable(int(fd));
+  *ended = io::wait_for_child(int(fd));
   io::close(int(fd));
   return true;
 }
@@ -299,7 +300,7 @@ long waitid(int kind, int id, siginfo_t* found, int flags, rusage* usage) noexce
       continue;
     }
     if (only_its_end && kind == P_PIDFD) {
-      ended = io::wait_readable(id);
+      ended = io::wait_for_child(id);
       if (ended < 0) return ended;
       continue;
     }

@@ -159,6 +159,7 @@ int setsockopt(int fd, int level, int name, const void* value, socklen_t size) {
   // The two _NEW names (66, 67) are the same for those who write 64-bit times on 32-bit systems.
   if (result == 0 && level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO || name == 66 || name == 67))
     io::fd_changed(fd);
+  if (result == 0 && level == SOL_SOCKET && name == SO_RCVLOWAT) io::low_water_set();
   return result;
 }
 

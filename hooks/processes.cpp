@@ -26,7 +26,7 @@ int wait_for_end(pid_t pid) {
   const long fd = sys::call(SYS_pidfd_open, pid, 0);
   if (fd < 0) return int(fd);
   io::fd_opened(int(fd));
-  const int answer = io::wait_readable(int(fd));
+  const int answer = io::wait_for_child(int(fd));
   io::close(int(fd));
   return answer;
 }
@@ -40,7 +40,7 @@ Result wait_for(const char* what, pid_t one, Now now, Wholly wholly) {
     if (!nothing_yet) return answer;
     if (one <= 0) return offloaded(what, wholly);
     const int waited = wait_for_end(one);
-    if (waited == -ECANCELED) return to_libc<Result>(waited);
+    if (waited == -ECANCELED || waited == -EINTR) return to_libc<Result>(waited);
     if (waited < 0) return offloaded(what, wholly);
   }
 }

@@ -3,6 +3,8 @@
 #include <ringlet/io.hpp>
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -28,6 +30,25 @@ long call_nonblocking(int fd, Call call) {
   sys::call(SYS_fcntl, fd, F_SETFL, flags);
   return result;
 }
+
+bool is_unix(int fd) {
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  return sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_UNIX;
+}
+
+// A connection was begun by an earlier call, and has not come about yet.
+bool is_connecting(const fd_watch& w) {
+  tcp_info now{};
+  socklen_t size = sizeof now;
+  return w.tells == short_read::says_empty && sys::call(SYS_getsockopt, w.fd, IPPROTO_TCP, TCP_INFO, &now, &size) == 0 &&
+         now.tcpi_state == TCP_SYN_SENT;
+}
+
+// A unix listener that was shut down says EAGAIN to who does not wait, and refuses who does.
+bool is_shut_listener(const fd_watch& w) {
+  return w.tells == short_read::says_empty_unless_ancillary && polled_ready(w.fd, POLLRDHUP);
+}
 }  // namespace
 
 int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noexcept try {
@@ -40,7 +61,8 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
   if (w.nonblocking || (w.kind != file_kind::stream && w.kind != file_kind::datagram))
     return int(sys::call(SYS_connect, fd, to, to_length));
   call_deadline limit = deadline_of(w, direction::out, until);
-  if (limit.when_passed == -EAGAIN) limit.when_passed = -EINPROGRESS;  // connect(2) under SO_SNDTIMEO
+  // SO_SNDTIMEO: TCP has its own words for that.
+  if (limit.when_passed == -EAGAIN && !is_unix(fd)) limit.when_passed = is_connecting(w) ? -EALREADY : -EINPROGRESS;
   const detail::signal_watch signals = h.watch_signals(limit.effect());
   const std::uint32_t generation = w.generation;
   const bool by_ring = h.engine->waits_for_sockets();
@@ -61,7 +83,7 @@ int connect(int fd, const sockaddr* to, unsigned to_length, deadline until) noex
     int ended = 0;
     if (result == -EAGAIN) {
       // A unix listener's backlog is full; nothing tells when it has room.
-      ended = sleep_until(std::min(limit.until, deadline(pause)));
+      ended = sleep_until(std::min(limit.until, deadline(pause)), limit.effect());
       pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(50));
       late = limit.until.has_passed();
     } else if (result == -EINPROGRESS || result == -EALREADY) {
@@ -100,7 +122,9 @@ int accept4(int fd, sockaddr* from, unsigned* from_length, int flags, deadline u
     keep_fair(h);
   } else if (!h.engine->waits_for_sockets()) {
     got = until_ready(fd, direction::in, until, "accept", [&](fd_watch*) -> ssize_t {
-      return call_nonblocking(fd, [&] { return sys::call(SYS_accept4, fd, from, from_length, flags); });
+      const auto call = [&] { return sys::call(SYS_accept4, fd, from, from_length, flags); };
+      const long result = call_nonblocking(fd, call);
+      return result == -EAGAIN && is_shut_listener(w) ? call() : result;
     });
   } else {
     const call_deadline limit = deadline_of(w, direction::in, until);

@@ -27,11 +27,16 @@ RINGLET_SHOWN bool is_vfork_child() noexcept;
 RINGLET_SHOWN void fd_opened(int fd) noexcept;
 // O_NONBLOCK or SO_RCVTIMEO/SO_SNDTIMEO of the fd (and so of its duplicates) were changed.
 RINGLET_SHOWN void fd_changed(int fd) noexcept;
+// SO_RCVLOWAT of some socket was set: from now on receives ask for it.
+RINGLET_SHOWN void low_water_set() noexcept;
 // Somebody is about to close the number by a way that we do not do ourselves (fclose): its waiters get -EBADF, its
 // polls leave the kernel.
 RINGLET_SHOWN void fd_closing(int fd) noexcept;
 // The hooks report such changes from now on (true), so what the kernel said about an fd may be remembered.
 RINGLET_SHOWN void observe_descriptors(bool reported) noexcept;
+
+// Waits until the child has ended; as wait(2), it goes on after a handler that asks for that. 0, or -errno.
+RINGLET_SHOWN int wait_for_child(int pidfd) noexcept;
 
 // recvmmsg(2) and sendmmsg(2): how many messages, or -errno as the calls of <ringlet/io.hpp> have it. `until` is the
 // timeout as that of recvmmsg(2): looked at after each message only. The vector's own address must be good.

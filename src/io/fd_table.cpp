@@ -67,9 +67,15 @@ void forget_here(detail::message& m) {
 // The hub ends, and with it whatever it had on the fd.
 void nothing_to_forget(detail::message& m) { static_cast<forget_request&>(m).of->answered(); }
 
+// Somebody else has our descriptions, and what that one does to O_NONBLOCK nobody reports.
+std::atomic<bool> shares_descriptions{false};
+
 // The child of a fork has the calling thread only: no other hub would ever answer there, and the rings of those would
 // keep the parent's connections open. The hub of the calling thread, if any, puts itself right (let_go).
-void before_fork() { hubs_lock.acquire(); }
+void before_fork() {
+  shares_descriptions.store(true, std::memory_order_relaxed);
+  hubs_lock.acquire();
+}
 void after_fork_in_parent() { hubs_lock.release(); }
 void after_fork_in_child() {
   for (hub_state* h : hubs)
@@ -78,6 +84,11 @@ void after_fork_in_child() {
   hub_count.store(0, std::memory_order_relaxed);
   if (known_to) ::madvise(static_cast<void*>(known_to), counts_bytes, MADV_DONTNEED);
   hubs_lock.release();
+}
+
+void watch_forks() {
+  static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
+  (void)once;
 }
 
 clock::duration socket_timeout(int fd, int option) {
@@ -91,8 +102,7 @@ clock::duration socket_timeout(int fd, int option) {
 
 fd_table& fd_table::of(hub_state& h) {
   if (__builtin_expect(h.fd_watches != nullptr, 1)) return *static_cast<fd_table*>(h.fd_watches);
-  static const int once = ::pthread_atfork(&before_fork, &after_fork_in_parent, &after_fork_in_child);
-  (void)once;
+  watch_forks();
   std::unique_ptr<fd_table> t(new fd_table(h));
   base::lock_guard hold(hubs_lock);
   if (!known_to) {
@@ -205,9 +215,12 @@ void fd_table::refresh(fd_watch& w) {
   const file_kind kind = kind_of(w);
   const bool socket = kind == file_kind::stream || kind == file_kind::datagram;
   // Pipes and terminals are shared with processes whose changes nobody reports: always asked.
-  if (epoch != 0 && w.facts_epoch == epoch && socket) return;
+  const bool known = epoch != 0 && w.facts_epoch == epoch && socket;
+  constexpr int standard_streams = 3;  // a parent has them, too
+  if (known && w.fd >= standard_streams && !shares_descriptions.load(std::memory_order_relaxed)) return;
   const long flags = sys::call(SYS_fcntl, w.fd, F_GETFL);
   w.nonblocking = flags >= 0 && (flags & O_NONBLOCK);
+  if (known) return;
   // Nothing else has any; the number may have been a socket's before.
   w.timeouts[0] = socket ? socket_timeout(w.fd, SO_RCVTIMEO) : clock::duration::max();
   w.timeouts[1] = socket ? socket_timeout(w.fd, SO_SNDTIMEO) : clock::duration::max();
@@ -298,13 +311,17 @@ bool may_suspend() noexcept {
 }
 
 void adopt_thread() noexcept { adopted = true; }
-void entered_vfork_child() noexcept { in_vfork_child = true; }
+void entered_vfork_child() noexcept {
+  in_vfork_child = true;
+  shares_descriptions.store(true, std::memory_order_relaxed);
+}
 void left_vfork_child() noexcept { in_vfork_child = false; }
 bool is_vfork_child() noexcept { return in_vfork_child; }
 
 void observe_descriptors(bool reported) noexcept {
   // What was remembered before a time in which nobody reported must not seem true after it.
   static std::atomic<std::uint32_t> last_epoch{0}, last_era{0};
+  watch_forks();
   if (const std::uint32_t epoch = facts_epoch.load(std::memory_order_acquire)) last_epoch.store(epoch);
   observed_era.store(reported ? last_era.fetch_add(1) + 1 : 0, std::memory_order_release);
   facts_epoch.store(reported ? last_epoch.load() + 1 : 0, std::memory_order_release);

@@ -81,7 +81,8 @@ int open_fifo(int directory, const char* path, int flags, unsigned mode, deadlin
   };
   const std::string name = path;
   int fd = -1;
-  const int left = on_helper("open", until, [=] { return int(sys::call(SYS_openat, directory, name.c_str(), flags, mode)); }, fd, close_it());
+  const int left = on_helper("open", until, [=] { return int(sys::call(SYS_openat, directory, name.c_str(), flags, mode)); }, fd, close_it(),
+                             detail::signal_effect::ends_unless_restarted);
   if (left == 0) return fd;
   const int other = (flags & O_ACCMODE) == O_RDONLY ? O_WRONLY : O_RDONLY;
   if (const long end = sys::call(SYS_openat, directory, path, other | O_NONBLOCK | O_CLOEXEC); end >= 0) sys::call(SYS_close, end);
@@ -93,10 +94,11 @@ int open_fifo(int directory, const char* path, int flags, unsigned mode, deadlin
 int openat(int directory, const char* path, int flags, unsigned mode, deadline until) noexcept try {
   // The ring opens without waiting first, and would so open a FIFO that nobody writes to: only a worker does as open(2) does.
   const bool waits = may_be_fifo(directory, path, flags);
-  const int fd = waits && !hub_state::here().engine->waits_for_sockets()
-                     ? open_fifo(directory, path, flags, mode, until)
-                     : int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode, .may_block = waits},
-                                   until, "openat"));
+  const int fd =
+      waits && !hub_state::here().engine->waits_for_sockets()
+          ? open_fifo(directory, path, flags, mode, until)
+          : int(perform({.code = loop::opcode::openat, .fd = directory, .path = path, .flags = flags, .mode = mode, .may_block = waits}, until, "openat", -1,
+                        hub_state::here().watch_signals(waits ? detail::signal_effect::ends_unless_restarted : detail::signal_effect::none)));
   if (fd >= 0) fd_opened(fd);
   return fd;
 } catch (...) {

@@ -34,11 +34,12 @@ struct helped_call : loop::job {
   asker* who = nullptr;
 };
 
-// call() on a helper; it owns all it needs and throws nothing. Its result through `result`, and 0; or -ETIMEDOUT or -ECANCELED, and
+// call() on a helper; it owns all it needs and throws nothing. Its result through `result`, and 0; or -ETIMEDOUT, -ECANCELED or -EINTR, and
 // nobody will know what became of it: unwanted(result) gets it, on the helper. Where no helper can be had, the call is made right
 // here.
 template <class Call, class Unwanted>
-int on_helper(const char* what, deadline until, Call call, std::invoke_result_t<Call&>& result, Unwanted) {
+int on_helper(const char* what, deadline until, Call call, std::invoke_result_t<Call&>& result, Unwanted,
+              detail::signal_effect effect = detail::signal_effect::none) {
   detail::hub_state& h = detail::hub_state::here();
   if (!h.can_park()) {
     result = call();
@@ -79,6 +80,7 @@ int on_helper(const char* what, deadline until, Call call, std::invoke_result_t<
   me.what = what;
   me.fiber = h.running;
   me.of = mine.get();
+  me.signals = h.watch_signals(effect);
   me.withdraw = [](detail::waiter& w) {
     auto& a = static_cast<typename block::asker&>(w);
     base::lock_guard hold(a.of->lock);
@@ -100,7 +102,8 @@ int on_helper(const char* what, deadline until, Call call, std::invoke_result_t<
     ++h.foreign_work;
     const auto reason = h.wait(me, until);
     --h.foreign_work;
-    if (reason != detail::wake_reason::woken) return reason == detail::wake_reason::timed_out ? -ETIMEDOUT : -ECANCELED;
+    if (reason == detail::wake_reason::timed_out) return -ETIMEDOUT;
+    if (reason == detail::wake_reason::interrupted) return me.signalled ? -EINTR : -ECANCELED;
   }
   result = std::move(*mine->result);
   return 0;

@@ -43,7 +43,7 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline unti
   };
   // What is there, or pending as an error, is this call's to give: it asks for errors where a receive of one
   // does not, even for no message at all.
-  const bool takes_parts = !(flags & MSG_WAITALL);
+  const bool takes_parts = !(flags & MSG_WAITALL) && low_water(fd) == 1;
   const int first = take_what_is_there(0, takes_parts ? count : 0);
   if (first < 0 && first != -EAGAIN) return first;
   if (first > 0) {

@@ -11,6 +11,7 @@
 #include <ringlet/io.hpp>
 
 #include "base/sys.hpp"
+#include "io/doors.hpp"
 #include "io/wait.hpp"
 
 namespace ringlet::io {
@@ -22,7 +23,8 @@ int look(pollfd* fds, unsigned long count) {
 }
 }  // namespace
 
-int poll(pollfd* fds, unsigned long count, deadline until) noexcept try {
+namespace {
+int poll_for(pollfd* fds, unsigned long count, deadline until, detail::signal_effect effect) noexcept try {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (h.interrupted()) return -ECANCELED;
@@ -45,7 +47,7 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept try {
     if (!on_heap) return -ENOMEM;
     entries = on_heap.get();
   }
-  const detail::signal_watch signals = h.watch_signals(detail::signal_effect::ends);
+  const detail::signal_watch signals = h.watch_signals(effect);
   while (true) {
     waiter me;  // the one that waits; the entries on the fds' lists stand for it
     unsigned long used = 0;
@@ -102,6 +104,11 @@ int poll(pollfd* fds, unsigned long count, deadline until) noexcept try {
 } catch (...) {
   return error_of_refusal();
 }
+}  // namespace
+
+int poll(pollfd* fds, unsigned long count, deadline until) noexcept {
+  return poll_for(fds, count, until, detail::signal_effect::ends);
+}
 
 int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) noexcept try {
   hub_state& h = hub_state::here();
@@ -136,10 +143,10 @@ int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) 
 }
 
 namespace {
-int wait_for(int fd, short events, deadline until) {
+int wait_for(int fd, short events, deadline until, detail::signal_effect effect = detail::signal_effect::ends) {
   if (fd < 0) return -EBADF;  // poll would pass it over and wait for nothing
   pollfd p{fd, events, 0};
-  const int found = poll(&p, 1, until);
+  const int found = poll_for(&p, 1, until, effect);
   return found < 0 ? found : found == 0 ? -ETIMEDOUT : (p.revents & POLLNVAL) ? -EBADF : 0;
 }
 }  // namespace
@@ -147,7 +154,11 @@ int wait_for(int fd, short events, deadline until) {
 int wait_readable(int fd, deadline until) noexcept { return wait_for(fd, POLLIN, until); }
 int wait_writable(int fd, deadline until) noexcept { return wait_for(fd, POLLOUT, until); }
 
-int sleep_until(deadline moment) noexcept try {
+int wait_for_child(int pidfd) noexcept { return wait_for(pidfd, POLLIN, never, detail::signal_effect::ends_unless_restarted); }
+
+int sleep_until(deadline moment) noexcept { return sleep_until(moment, detail::signal_effect::ends); }
+
+int sleep_until(deadline moment, detail::signal_effect effect) noexcept try {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (h.interrupted()) return -ECANCELED;
@@ -157,7 +168,7 @@ int sleep_until(deadline moment) noexcept try {
   }
   waiter me;
   me.what = "sleep";
-  me.signals = h.watch_signals(detail::signal_effect::ends);
+  me.signals = h.watch_signals(effect);
   switch (h.wait(me, moment)) {
     case wake_reason::timed_out: return 0;
     default: return me.signalled ? -EINTR : -ECANCELED;

@@ -40,6 +40,19 @@ ssize_t peek_all(int fd, std::size_t wanted, deadline until, const char* what, L
 // Which receives do not wait: MSG_OOB, too, never does (tcp(7) is silent about it; the kernel answers EAGAIN or EINVAL).
 static constexpr int never_wait = MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB;
 
+// Those that found nothing may wait after all, if these flags are not looked at: unix sockets have no queue of errors, UDP
+// has no urgent data.
+static bool waits_all_the_same(int fd, int flags) {
+  const auto ask = [fd](int option) {
+    int answer = 0;
+    socklen_t size = sizeof answer;
+    sys::call(SYS_getsockopt, fd, SOL_SOCKET, option, &answer, &size);
+    return answer;
+  };
+  if ((flags & MSG_DONTWAIT) || ((flags & MSG_ERRQUEUE) && ask(SO_DOMAIN) != AF_UNIX)) return false;
+  return !(flags & MSG_OOB) || ask(SO_TYPE) == SOCK_DGRAM;
+}
+
 // TCP waits once before it gives nothing to who asks for nothing, and does not ask why the wait ended.
 static ssize_t of_nothing(int fd, ssize_t result) {
   if (result != -EAGAIN && result != -EINTR) return result;
@@ -64,11 +77,14 @@ ssize_t recvfrom(int fd, void* buffer, std::size_t size, int flags, sockaddr* fr
   };
   if (flags & never_wait) {
     keep_fair(hub_state::here());
-    return sys::call(SYS_recvfrom, fd, buffer, size, flags | MSG_DONTWAIT, from, from_length);
+    const ssize_t got = sys::call(SYS_recvfrom, fd, buffer, size, flags | MSG_DONTWAIT, from, from_length);
+    if (got != -EAGAIN || !waits_all_the_same(fd, flags)) return got;
   }
   if (size == 0) return of_nothing(fd, until_ready(fd, direction::in, until, "recv", [&](fd_watch* w) { return once(w, 0); }));
-  if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recv", [&](fd_watch* w) { return once(w, 0); });
-  const std::size_t wanted = std::min(size, most_at_once);
+  const bool all = flags & MSG_WAITALL;
+  const std::size_t least = all || (flags & MSG_PEEK) ? 1 : low_water(fd);
+  if (!all && least == 1) return until_ready(fd, direction::in, until, "recv", [&](fd_watch* w) { return once(w, 0); });
+  const std::size_t wanted = std::min(size, all ? most_at_once : least);
   if (flags & MSG_PEEK) return peek_all(fd, wanted, until, "recv", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr, 0); });
   return transfer_all(fd, direction::in, [=] { return wanted; }, until, "recv", once, false);
 } catch (...) {
@@ -79,8 +95,11 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept try
   const int how = flags | MSG_DONTWAIT;
   if (flags & never_wait) {
     keep_fair(hub_state::here());
-    return sys::call(SYS_recvmsg, fd, message, how);
+    const ssize_t got = sys::call(SYS_recvmsg, fd, message, how);
+    if (got != -EAGAIN || !waits_all_the_same(fd, flags)) return got;
   }
+  const bool all = flags & MSG_WAITALL;
+  const std::size_t least = all || (flags & MSG_PEEK) ? 1 : low_water(fd);
   // A bad message is the kernel's to refuse, so it is looked at only afterwards.
   bool ancillary = false;
   const auto whole = [&] { return total(message->msg_iov, message->msg_iovlen); };
@@ -91,10 +110,11 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept try
     return got;
   };
   const auto receive = [&]() -> ssize_t {
-    if (!(flags & MSG_WAITALL)) return until_ready(fd, direction::in, until, "recvmsg", once, true);
+    if (!all && least == 1) return until_ready(fd, direction::in, until, "recvmsg", once, true);
     if (flags & MSG_PEEK) return peek_all(fd, most_at_once, until, "recvmsg", [&](fd_watch* w) { return once(w && w->reads_end ? w : nullptr); });
     // What came with ancillary data is a message of its own.
-    return transfer_all(fd, direction::in, [&] { return ancillary ? 0 : whole(); }, until, "recvmsg", [&](fd_watch* w, std::size_t done) -> ssize_t {
+    const auto wanted = [&] { return ancillary ? 0 : all ? whole() : std::min(whole(), least); };
+    return transfer_all(fd, direction::in, wanted, until, "recvmsg", [&](fd_watch* w, std::size_t done) -> ssize_t {
       if (done == 0) return once(w);
       const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
       msghdr more{};
@@ -111,6 +131,18 @@ ssize_t recvmsg(int fd, msghdr* message, int flags, deadline until) noexcept try
   return error_of_refusal();
 }
 
+// A send with MSG_FASTOPEN that may wait first waits for the connection that it has begun, then sends what did not go with it.
+template <class Send>
+static ssize_t after_connecting(int fd, int flags, ssize_t result, const sockaddr* to, unsigned to_length, deadline until, Send send) {
+  if (result != -EINPROGRESS || !(flags & MSG_FASTOPEN)) return result;
+  fd_table& table = fd_table::of(hub_state::here());
+  fd_watch& w = table.get(fd);
+  table.refresh(w);
+  if (w.nonblocking) return result;
+  const int connected = connect(fd, to, to_length, until);
+  return connected < 0 && connected != -EISCONN ? connected : send(flags & ~MSG_FASTOPEN);
+}
+
 ssize_t send(int fd, const void* data, std::size_t size, int flags, deadline until) noexcept {
   return sendto(fd, data, size, flags, nullptr, 0, until);
 }
@@ -125,7 +157,8 @@ ssize_t sendto(int fd, const void* data, std::size_t size, int flags, const sock
     keep_fair(hub_state::here());
     return once(nullptr, 0);
   }
-  return transfer_all(fd, direction::out, [size] { return std::min(size, most_at_once); }, until, "send", once, true);
+  const ssize_t sent = transfer_all(fd, direction::out, [size] { return std::min(size, most_at_once); }, until, "send", once, true);
+  return after_connecting(fd, flags, sent, to, to_length, until, [&](int rest) { return send(fd, data, size, rest, until); });
 } catch (...) {
   return error_of_refusal();
 }
@@ -136,12 +169,20 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags, deadline until) noexce
     return sys::call(SYS_sendmsg, fd, message, flags);
   }
   // The first piece carries the ancillary data; what is left of a stream's bytes follows plainly.
-  return transfer_all(fd, direction::out, [=] { return total(message->msg_iov, message->msg_iovlen); }, until, "sendmsg",
+  const ssize_t sent = transfer_all(fd, direction::out, [=] { return total(message->msg_iov, message->msg_iovlen); }, until, "sendmsg",
                       [=](fd_watch*, std::size_t done) -> ssize_t {
                         if (done == 0) return sys::call(SYS_sendmsg, fd, message, flags | MSG_DONTWAIT);
                         const rest_of rest(message->msg_iov, int(message->msg_iovlen), done);
                         return send_rest(fd, rest.parts(), rest.count(), flags);
                       }, true);
+  if (__builtin_expect(sent != -EINPROGRESS, 1)) return sent;
+  const auto plainly = [&](int rest) {
+    msghdr nameless = *message;
+    nameless.msg_name = nullptr;
+    nameless.msg_namelen = 0;
+    return sendmsg(fd, &nameless, rest, until);
+  };
+  return after_connecting(fd, flags, sent, static_cast<const sockaddr*>(message->msg_name), message->msg_namelen, until, plainly);
 } catch (...) {
   return error_of_refusal();
 }

@@ -5,9 +5,12 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <atomic>
+
 #include <ringlet/io.hpp>
 
 #include "base/sys.hpp"
+#include "io/doors.hpp"
 
 namespace ringlet::io {
 
@@ -16,6 +19,19 @@ void note_short(fd_watch* w, ssize_t got, std::size_t wanted, bool ancillary) {
   if (w->tells == short_read::says_nothing || (w->tells == short_read::says_empty_unless_ancillary && ancillary)) return;
   w->clear_ready(direction::in);
   if (!w->doubt_link::linked()) fd_table::of(hub_state::here()).doubt(*w);
+}
+
+namespace {
+std::atomic<bool> has_low_water{false};
+}
+
+void low_water_set() noexcept { has_low_water.store(true, std::memory_order_relaxed); }
+
+std::size_t low_water(int fd) {
+  if (__builtin_expect(!has_low_water.load(std::memory_order_relaxed), 1)) return 1;
+  int least = 1;
+  socklen_t size = sizeof least;
+  return sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_RCVLOWAT, &least, &size) == 0 ? std::size_t(std::max(least, 1)) : 1;
 }
 
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {
@@ -35,13 +51,21 @@ bool ends_here(int fd, direction d) {
   return (p.revents & POLLERR) && sys::call(SYS_ioctl, fd, FIONREAD, &answer) == 0 && answer == 0;
 }
 
+int error_of_waiting(const fd_watch& w, direction d) {
+  if (d != direction::out || !w.hung_up || w.tells != short_read::says_empty_unless_ancillary) return 0;
+  int error = 0;
+  socklen_t size = sizeof error;
+  sys::call(SYS_getsockopt, w.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+  return error;
+}
+
 int wait_for_room(fd_watch& w, direction d, deadline until, const char* what, clock::duration& pause,
                   const detail::signal_watch& signals) {
   if (d == direction::in || w.kind != file_kind::datagram || until == deadline::passed() ||
       !polled_ready(w.fd, POLLOUT))
     return park_on(w, d, until, what, signals);
   const std::uint32_t generation = w.generation;
-  const int slept = sleep_until(std::min(until, deadline(pause)));
+  const int slept = sleep_until(std::min(until, deadline(pause)), signals.effect);
   pause = std::min<clock::duration>(pause * 2, std::chrono::milliseconds(20));
   if (slept) return slept;
   return w.generation != generation ? -EBADF : until.has_passed() ? -ETIME : 0;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
 
@@ -15,6 +16,14 @@
 namespace ringlet::io {
 
 inline constexpr std::size_t most_at_once = 0x7ffff000;  // what the kernel moves in one call
+
+// The kernel looks whether all of a buffer could be memory before it cuts the size: one that no processor's addresses reach
+// is refused at once, by the plain call.
+inline bool is_beyond_memory(const void* buffer, std::size_t size) {
+  constexpr unsigned address_bits = 57;
+  const auto begin = reinterpret_cast<std::uintptr_t>(buffer);
+  return size > most_at_once && (begin + size < begin || (begin + size) >> address_bits != 0);
+}
 
 // Of all parts; no more than the kernel moves.
 inline std::size_t total(const iovec* parts, std::size_t count) {
@@ -26,6 +35,9 @@ inline std::size_t total(const iovec* parts, std::size_t count) {
 // After a read that got less than it asked for: what was there has been taken. Not so near an end or urgent data. With
 // ancillary data, if the call could not tell: yes.
 void note_short(fd_watch*, ssize_t got, std::size_t wanted, bool ancillary);
+
+// The least that a receive waits for (SO_RCVLOWAT); 1 while nobody has set any.
+std::size_t low_water(int fd);
 
 // More of a message that has gone in part: its peer's end is not ours to hear of now.
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags);
@@ -66,6 +78,9 @@ class rest_of {
 // Some bytes have gone through a stream socket: does the call end here, since what comes next is an error or the mark
 // of urgent data?
 bool ends_here(int fd, direction);
+
+// Whom the end of a unix stream meets in a send is told of the error that lies ready; who sends later is not. Takes it.
+int error_of_waiting(const fd_watch&, direction);
 
 // park_on, but for a unix datagram socket that is not connected: whether its receiver has room, no poll of it tells. So
 // it is looked at again, first after `pause`, which grows.
@@ -115,6 +130,10 @@ ssize_t transfer_all(int fd, direction d, Size size_of_all, deadline until, cons
       w.clear_ready(d);
       ended = wait_for_room(w, d, limit.until, what, pause, signals);
       if (ended && ended != -ETIME) return done ? ssize_t(done) : ended;
+      if (const int error = error_of_waiting(w, d)) {
+        got = -error;
+        break;
+      }
     }
     if (done && w.kind == file_kind::stream && (d == direction::in || w.hung_up) && ends_here(fd, d)) break;
     got = attempt(&w, done);

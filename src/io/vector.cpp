@@ -8,11 +8,13 @@
 #include <ringlet/io.hpp>
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdint>
 
 #include "base/sys.hpp"
@@ -45,7 +47,38 @@ ssize_t try_one(fd_table& table, const fd_watch* w, verb v, int fd, const iovec&
   return try_vector(v, fd, &part, 1, w && w->reads_end);
 }
 
-// A file whose reads cannot be tried (terminals, inotify, others on some kernels; regular files that are not in the
+// A terminal or a FIFO with room for one byte is ready, and then waits inside the call for the rest. A pipe that is ready has
+// room for a page.
+bool waits_when_ready(const fd_watch& w, std::size_t size) {
+  return w.terminal || (w.kind == file_kind::pipe && size > PIPE_BUF);
+}
+
+// So it may wait elsewhere: a thread of the kernel's or of the crew. A signal that the write raises is ours to raise again.
+ssize_t write_elsewhere(fd_watch& w, const iovec* parts, int count, deadline until, const char* what) {
+  hub_state& h = hub_state::here();
+  const int fd = w.fd;
+  const bool is_pipe = w.kind == file_kind::pipe;
+  const std::size_t size = total(parts, std::size_t(count));
+  // The kernel's workers end a wait for reasons of their own, with what has gone until then.
+  std::size_t done = 0;
+  ssize_t got;
+  do {
+    const rest_of rest(parts, count, done);
+    got = perform({.code = loop::opcode::writev,
+                   .fd = fd,
+                   .parts = rest.parts(),
+                   .count = unsigned(rest.count()),
+                   .offset = -1,
+                   .may_block = true},
+                  until, what, fd, h.watch_signals(detail::signal_effect::ends_unless_restarted));
+    if (got > 0) done += std::size_t(got);
+  } while (is_pipe && got > 0 && done < size && !polled_ready(fd, 0));
+  if (is_pipe && (got == -EPIPE || (done > 0 && done < size && polled_ready(fd, 0))))
+    sys::call(SYS_tgkill, sys::call(SYS_getpid), sys::call(SYS_gettid), SIGPIPE);
+  return done > 0 ? ssize_t(done) : got;
+}
+
+// A file whose reads cannot be tried (terminals, FIFOs, inotify, others on some kernels; regular files that are not in the
 // page cache).
 ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline until, const char* what) {
   hub_state& h = hub_state::here();
@@ -63,21 +96,22 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
     keep_fair(h);
     return sys::call(plain, fd, parts, count);
   }
-  const std::uint64_t number = v == verb::write && w.counter && count > 0 ? number_in(parts) : 1;
+  // It looks at the vector before it waits, and gives nothing for nothing; more it will not do on this kind of file.
+  const ssize_t looked = try_vector(v, fd, parts, count);
+  if (looked != -EOPNOTSUPP && looked != -EAGAIN) return looked;
+  const std::uint64_t number = v == verb::write && w.counter ? number_in(parts) : 1;
   if (number == 0) return sys::call(plain, fd, parts, count);
-  // A terminal with room for one byte is ready, and then waits inside the call for the rest. So it may wait elsewhere.
-  if (v == verb::write && (w.terminal || is_too_full(fd, number)))
-    return perform({.code = loop::opcode::writev,
-                    .fd = fd,
-                    .parts = parts,
-                    .count = unsigned(count),
-                    .offset = -1,
-                    .may_block = true},
-                   until, what, fd, h.watch_signals(detail::signal_effect::ends_unless_restarted));
+  if (v == verb::write && (waits_when_ready(w, total(parts, std::size_t(count))) || is_too_full(fd, number)))
+    return write_elsewhere(w, parts, count, until, what);
   // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
   const short events = v == verb::read ? POLLIN : POLLOUT;
-  return until_ready(fd, d, until, what, [&](fd_watch*) -> ssize_t {
-    return polled_ready(fd, events) ? sys::call(plain, fd, parts, count) : -EAGAIN;
+  bool waited = false;
+  return until_ready(fd, d, until, what, [&](fd_watch* known) -> ssize_t {
+    if (!polled_ready(fd, events)) return waited = true, -EAGAIN;
+    const ssize_t got = sys::call(plain, fd, parts, count);
+    // Whom the end of a terminal's other side meets in a read is told of it as an error; who reads later is at the end.
+    const bool ended_meanwhile = got == 0 && v == verb::read && waited && known && known->terminal && known->hung_up;
+    return ended_meanwhile ? -EIO : got;
   });
 }
 
@@ -138,6 +172,12 @@ int wait_for_position(fd_watch& w, deadline until, const char* what) {
 // The caller's vector is looked at only after the kernel has accepted it: a bad one is EFAULT, not a crash. `ours`: it
 // is no caller's, and has one part.
 ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const char* what, bool ours = false) {
+  if (__builtin_expect(low_water(fd) > 1, 0)) {
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(parts);
+    message.msg_iovlen = std::size_t(count);
+    return recvmsg(fd, &message, 0, until);
+  }
   fd_table& table = fd_table::of(hub_state::here());
   fd_watch* known = table.find(fd);
   if (known && known->position_taken)
@@ -207,7 +247,7 @@ ssize_t write_vector(int fd, const iovec* parts, int count, deadline until, cons
 }  // namespace
 
 ssize_t read(int fd, void* buffer, std::size_t size, deadline until) noexcept try {
-  if (size == 0) return sys::call(SYS_read, fd, buffer, size);
+  if (size == 0 || is_beyond_memory(buffer, size)) return sys::call(SYS_read, fd, buffer, size);
   const iovec part{buffer, std::min(size, most_at_once)};
   return read_vector(fd, &part, 1, until, "read", true);
 } catch (...) {
@@ -224,6 +264,7 @@ ssize_t write(int fd, const void* data, std::size_t size, deadline until) noexce
     const ssize_t sent = send(fd, data, 0, 0, until);
     return sent == -ENOTSOCK ? sys::call(SYS_write, fd, data, size) : sent;
   }
+  if (is_beyond_memory(data, size)) return sys::call(SYS_write, fd, data, size);
   const iovec part{const_cast<void*>(data), std::min(size, most_at_once)};
   return write_vector(fd, &part, 1, until, "write", true);
 } catch (...) {

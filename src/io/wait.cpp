@@ -150,7 +150,8 @@ ssize_t perform(const loop::operation& op, deadline until, const char* what, int
     h.engine->start(op, me);
     if (!me.done) h.wait(me, until);
     RINGLET_ASSERT(me.done, "an operation's stack would be left while the kernel may still write to it");
-    result = me.result;
+    constexpr int restart = 512;  // ERESTARTSYS: io_uring lets it out of an open that it has interrupted
+    result = me.result == -restart ? -EINTR : me.result;
     if (result != -ECANCELED && result != -EINTR) break;
     if (h.interrupted()) {
       result = -ECANCELED;
@@ -165,8 +166,8 @@ ssize_t perform(const loop::operation& op, deadline until, const char* what, int
       result = -ETIMEDOUT;
     } else if (me.signalled) {
       result = -EINTR;
-    } else if (me.asked_again) {
-      continue;
+    } else if (me.asked_again || (result == -EINTR && op.may_block)) {
+      continue;  // or it was a worker of the kernel's that was interrupted
     } else if (may_try_again(op, refused++, result)) {
       continue;
     }

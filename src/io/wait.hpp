@@ -106,6 +106,9 @@ ssize_t until_ready(int fd, direction d, deadline until, const char* what, Attem
   }
 }
 
+// A pause in a call that looks again and again; what a handler does to it is what it does to the call.
+int sleep_until(deadline moment, detail::signal_effect) noexcept;
+
 ssize_t perform(const loop::operation&, deadline until, const char* what, int fd = -1,
                 const detail::signal_watch& signals = {});
 

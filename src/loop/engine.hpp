@@ -48,6 +48,7 @@ struct completion {
   bool done = false;
   void* engine_data = nullptr;
   completion* engine_next = nullptr;
+  completion* engine_before = nullptr;
 };
 
 enum class opcode : std::uint8_t { nop, readv, writev, fsync, fdatasync, openat, accept, connect };

@@ -86,6 +86,8 @@ class uring_engine final : public engine {
   bool multishot_poll_works(refusal&);
   void arm_wakeup();
   void queue_removal(readiness&, unsigned d);
+  void queue_cancel(completion&);
+  void cancel_again();
   void deliver_all();
   void deliver(const event&);
   void deliver_readiness(readiness&, unsigned d, const event&);
@@ -94,6 +96,9 @@ class uring_engine final : public engine {
   ring ring_;
   wakeup wakeup_;
   unsigned operations_ = 0;
+  static constexpr auto cancel_pause = std::chrono::milliseconds(5);
+  completion* cancelled_ = nullptr;  // a list of those that were asked to end, and have not yet; their engine_data is not null
+  clock::time_point cancel_again_at_{};
 };
 
 // ---- coming and going
@@ -157,6 +162,7 @@ uring_engine::~uring_engine() {
 }
 
 void uring_engine::abandon_after_fork() noexcept {
+  cancelled_ = nullptr;
   ring_.forget_in_child();
   wakeup_.close();
   operations_ = 0;
@@ -164,7 +170,19 @@ void uring_engine::abandon_after_fork() noexcept {
 
 // ---- a turn
 
+// An operation may be neither begun nor waiting at the moment (on its way from a poll to a worker): the kernel then finds
+// nothing to cancel. So it is asked again until the operation has ended.
+void uring_engine::cancel_again() {
+  if (now() < cancel_again_at_) return;
+  cancel_again_at_ = now() + cancel_pause;
+  for (completion* c = cancelled_; c; c = c->engine_next) queue_cancel(*c);
+}
+
 void uring_engine::wait(clock::time_point until) {
+  if (cancelled_) {
+    cancel_again();
+    until = std::min(until, now() + cancel_pause);
+  }
   bool sleep = until != clock::time_point::min() && ring_.events() == 0 && !ring_.kernel_has_work();
   __kernel_timespec left{};
   const bool has_end = until != clock::time_point::max();
@@ -200,6 +218,11 @@ void uring_engine::deliver(const event& e) {
     case of_operation: {
       auto& c = *reinterpret_cast<completion*>(pointer);
       --operations_;
+      if (c.engine_data) {
+        (c.engine_before ? c.engine_before->engine_next : cancelled_) = c.engine_next;
+        if (c.engine_next) c.engine_next->engine_before = c.engine_before;
+        c.engine_data = nullptr;
+      }
       c.result = e.result;
       c.done = true;
       c.wake(c);
@@ -345,6 +368,18 @@ void uring_engine::start(const operation& op, completion& c) {
 
 void uring_engine::cancel(completion& c) {
   if (c.done) return;
+  if (!c.engine_data) {
+    c.engine_data = this;
+    c.engine_before = nullptr;
+    c.engine_next = cancelled_;
+    if (cancelled_) cancelled_->engine_before = &c;
+    cancelled_ = &c;
+  }
+  cancel_again_at_ = now() + cancel_pause;
+  queue_cancel(c);
+}
+
+void uring_engine::queue_cancel(completion& c) {
   io_uring_sqe* sqe = ring_.next_sqe();
   if (!sqe) return;  // the completion arrives all the same, only later
   io_uring_prep_cancel64(sqe, user_data_of(&c, of_operation), 0);
