@@ -23,13 +23,13 @@ std::unique_ptr<flow> flow_beside(std::function<void()> run, bool hooked) {
 
 namespace {
 
-result run_bare(case_function f) {
+result run_bare(const case_function& f) {
   result r;
   std::thread([&] { r = run_case(f, false); }).join();
   return r;
 }
 
-result run_hooked(case_function f, place where) {
+result run_hooked(const case_function& f, place where) {
   result r;
   ringlet::hooks::enable();
   bool done = false;
@@ -51,11 +51,10 @@ result run_hooked(case_function f, place where) {
   return r;
 }
 
-}  // namespace
-
-void compare(case_function f, place where) {
+void compare(const case_function& f, place where) {
   for (int tries_left = 2;; --tries_left) {
     const result bare = run_bare(f);
+    if (!bare.not_here.empty()) RINGLET_SKIP(bare.not_here);
     const result hooked = run_hooked(f, where);
     const bool same = bare.text == hooked.text && bare.complaint.empty() && hooked.complaint.empty();
     if (same && bare.pace != hooked.pace && tries_left > 0) continue;
@@ -67,6 +66,25 @@ void compare(case_function f, place where) {
     CHECK_MESSAGE(!bare.text.empty(), "the case saw nothing");
     return;
   }
+}
+
+// doctest's function of every case; whose turn it is, doctest knows.
+void compare_current() {
+  const std::string_view name = doctest::getContextOptions()->currentTest->m_name;
+  for (const registered& each : cases()) {
+    if (each.name != name) continue;
+    if (each.not_by_symbols) RINGLET_SKIP(std::string("not by this door: ") + each.not_by_symbols);
+    return compare(each.run, each.where);
+  }
+  FAIL("no case has that name");
+}
+
+}  // namespace
+
+// What doctest's TEST_CASE expands to, for a name that is made when the program starts.
+void added(const registered& made) {
+  const doctest::detail::TestCase test(&compare_current, made.file, made.line, doctest_detail_test_suite_ns::getCurrentTestSuite());
+  doctest::detail::regTest(doctest::detail::TestCase(test) * made.name.c_str());
 }
 
 }  // namespace conformance

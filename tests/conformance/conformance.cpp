@@ -164,25 +164,33 @@ int opaque(int n) {
   return n + none;
 }
 
-std::vector<registered>& cases() {
-  static std::vector<registered> all;
+std::deque<registered>& cases() {
+  static std::deque<registered> all;
   return all;
+}
+bool add(registered made) {
+  cases().push_back(std::move(made));
+  added(cases().back());
+  return true;
 }
 std::vector<std::string> tried_rows() {
   std::vector<std::string> rows;
   for (const auto& each : cases()) {
-    std::istringstream words{std::string(each.rows)};
+    if (each.not_by_symbols) continue;
+    std::istringstream words(each.rows);
     for (std::string word; words >> word;) rows.push_back(word);
   }
   return rows;
 }
 
-result run_case(case_function f, bool hooked) {
+result run_case(const case_function& f, bool hooked) {
   result r;
   try {
     trace t(hooked);
     try {
       f(t);
+    } catch (const not_here& why) {
+      r.not_here = why.reason;
     } catch (const std::exception& e) {
       r.complaint += std::string("the case threw: ") + e.what() + "\n";
     }

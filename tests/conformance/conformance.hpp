@@ -22,11 +22,13 @@
 #include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -145,51 +147,101 @@ class trace {
 void* nowhere();
 int opaque(int);
 
-using case_function = void (*)(trace&);
+using case_function = std::function<void(trace&)>;
 enum class place { fiber, main_fiber };
 
 struct registered {
-  const char* name;
-  std::string_view rows;
+  std::string name, rows;
   case_function run;
+  place where = place::fiber;
+  const char* not_by_symbols = nullptr;  // why the symbol door can't be asked
+  const char* file = "";
+  unsigned line = 0;
 };
 // Every case, in the order of the files.
-std::vector<registered>& cases();
-inline bool add(registered r) { return cases().push_back(r), true; }
-// The rows that any case names.
+std::deque<registered>& cases();
+bool add(registered);
+// The rows that any case names, but those that the symbol door is not asked.
 std::vector<std::string> tried_rows();
 
-struct result {
-  std::string text, pace, complaint;
+// A case for each combination of the tables' entries: "{0}" in its name and its rows is the first table's entry's name; an
+// entry may have rows of its own.
+template <class... Tables>
+struct of_each {
+  registered like;
+  std::tuple<const Tables&...> tables;
+
+  template <class Run>
+  bool operator<<(Run run) const {
+    pick<0>(like, run);
+    return true;
+  }
+
+ private:
+  static void fill_in(std::string& text, std::size_t index, const char* name) {
+    const std::string hole = "{" + std::to_string(index) + "}";
+    for (std::size_t at; (at = text.find(hole)) != std::string::npos;) text.replace(at, hole.size(), name);
+  }
+  template <std::size_t index, class Run, class... Picked>
+  void pick(registered of, Run run, const Picked&... picked) const {
+    if constexpr (index == sizeof...(Tables)) {
+      of.run = [run, picked...](trace& t) { run(t, picked...); };
+      add(std::move(of));
+    } else {
+      for (const auto& entry : std::get<index>(tables)) {
+        registered filled = of;
+        fill_in(filled.name, index, entry.name);
+        fill_in(filled.rows, index, entry.name);
+        if constexpr (requires { entry.rows; }) filled.rows.append(" ").append(entry.rows);
+        pick<index + 1>(std::move(filled), run, picked..., entry);
+      }
+    }
+  }
 };
-result run_case(case_function, bool hooked);
-// Made by who runs the cases: whether a sanitizer or Valgrind runs, too; the flow that trace::meanwhile begins.
+template <class... Tables>
+of_each<Tables...> each(registered like, const Tables&... tables) {
+  return {std::move(like), {tables...}};
+}
+
+// Thrown by a case that this machine can't run (no IPv6): it is skipped, and shown so.
+struct not_here {
+  const char* reason;
+};
+
+struct result {
+  std::string text, pace, complaint, not_here;
+};
+result run_case(const case_function&, bool hooked);
+// Made by who runs the cases: whether a sanitizer or Valgrind runs, too; the flow that trace::meanwhile begins; what there
+// is to do when a case is added.
 bool is_instrumented();
 std::unique_ptr<flow> flow_beside(std::function<void()>, bool hooked);
-
-#ifndef CONFORMANCE_PLAIN
-void compare(case_function, place);
-#endif
+void added(const registered&);
 
 }  // namespace conformance
 
 #define CONFORMANCE_CAT2(a, b) a##b
 #define CONFORMANCE_CAT(a, b) CONFORMANCE_CAT2(a, b)
-#define CONFORMANCE_DECLARED(name, rows)                              \
-  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t); \
-  [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::add({name, rows, &CONFORMANCE_CAT(case_, __LINE__)});
-#ifdef CONFORMANCE_PLAIN
-#define CONFORMANCE_IN(where, name, rows) \
-  CONFORMANCE_DECLARED(name, rows)        \
+#define CONFORMANCE_LIKE(...) \
+  ::conformance::registered { __VA_ARGS__, __FILE__, __LINE__ }
+#define CONFORMANCE_DECLARED(name, rows, where, reason)                                                        \
+  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t);                                      \
+  [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::add(                   \
+      CONFORMANCE_LIKE(name, rows, &CONFORMANCE_CAT(case_, __LINE__), ::conformance::place::where, reason));   \
   static void CONFORMANCE_CAT(case_, __LINE__)([[maybe_unused]] ::conformance::trace & t)
-#else
-#include <doctest/doctest.h>
-#define CONFORMANCE_IN(where, name, rows)                                                              \
-  CONFORMANCE_DECLARED(name, rows)                                                                     \
-  TEST_CASE(name) { ::conformance::compare(&CONFORMANCE_CAT(case_, __LINE__), ::conformance::where); } \
-  static void CONFORMANCE_CAT(case_, __LINE__)([[maybe_unused]] ::conformance::trace & t)
-#endif
+#define CONFORMANCE_EACH_DECLARED(name, rows, where, reason, ...)                             \
+  [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::each( \
+      CONFORMANCE_LIKE(name, rows, nullptr, ::conformance::place::where, reason), __VA_ARGS__) << []
 
-#define CONFORMANCE(name, rows) CONFORMANCE_IN(place::fiber, name, rows)
+#define CONFORMANCE(name, rows) CONFORMANCE_DECLARED(name, rows, fiber, nullptr)
 // What only the main fiber sees: signals.
-#define CONFORMANCE_ON_MAIN(name, rows) CONFORMANCE_IN(place::main_fiber, name, rows)
+#define CONFORMANCE_ON_MAIN(name, rows) CONFORMANCE_DECLARED(name, rows, main_fiber, nullptr)
+// What the symbol door can't see, and why: bare and by the system-call door.
+#define CONFORMANCE_NOT_BY_SYMBOLS(reason, name, rows) CONFORMANCE_DECLARED(name, rows, fiber, reason)
+// One for each entry of one or more tables; the body's parameters and a semicolon follow.
+#define CONFORMANCE_EACH(name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, fiber, nullptr, __VA_ARGS__)
+#define CONFORMANCE_EACH_ON_MAIN(name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, main_fiber, nullptr, __VA_ARGS__)
+#define CONFORMANCE_EACH_NOT_BY_SYMBOLS(reason, name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, fiber, reason, __VA_ARGS__)
+#ifndef CONFORMANCE_PLAIN
+#include <doctest/doctest.h>
+#endif

@@ -15,6 +15,7 @@
 namespace conformance {
 bool is_instrumented() { return false; }
 std::unique_ptr<flow> flow_beside(std::function<void()> run, bool) { return thread_beside(std::move(run)); }
+void added(const registered&) {}
 }  // namespace conformance
 
 int main(int count, char** words) {
@@ -44,12 +45,13 @@ int main(int count, char** words) {
     if (!is_wanted) continue;
     ++found;
     if (list) {
-      std::printf("%s\t%.*s\n", each.name, int(each.rows.size()), each.rows.data());
+      std::printf("%s\t%s\t%s\n", each.name.c_str(), each.rows.c_str(), each.not_by_symbols ? each.not_by_symbols : "");
       continue;
     }
-    std::printf("CASE %s\n", each.name);
+    std::printf("CASE %s\n", each.name.c_str());
     conformance::result r;
     std::thread([&] { r = conformance::run_case(each.run, hooked); }).join();
+    if (!r.not_here.empty()) std::printf("NOT HERE %s\n", r.not_here.c_str());
     std::printf("%sPACE\n%sCOMPLAINT\n%sEND\n", r.text.c_str(), r.pace.c_str(), r.complaint.c_str());
   }
   done = true;

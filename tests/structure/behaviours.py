@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import checks
 
-case = re.compile(r'(?:\w*CASE\w*|CONFORMANCE\w*)\(\s*"([^"]+)"')
+case = re.compile(r'(?:\w*CASE\w*|CONFORMANCE\w*)\([^"]*"([^"]+)"')
 quoted = re.compile(r"`([^`]+)`")
 
 
