@@ -146,11 +146,13 @@ constexpr interrupted parked_calls[] = {
     {"open of a FIFO", "open",
      [](trace& t, auto m) {
        fifo_path at;
-       m(t, [&] { t.own(::open(at, O_WRONLY | O_CLOEXEC)); });
+       int other = -1;
+       m(t, [&] { other = ::open(at, O_WRONLY | O_CLOEXEC); });
        const int fd = ::open(at, O_RDONLY | O_CLOEXEC), error = errno;
+       t.join();
        t.saw("open", fd < 0 ? -error : 0);
        t.own(fd);
-       t.join();
+       t.own(other);
      }},
     {"read of an eventfd", "read",
      [](trace& t, auto m) {
