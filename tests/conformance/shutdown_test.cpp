@@ -25,7 +25,7 @@ constexpr ending endings[] = {
     {"the peer's SHUT_WR", true, SHUT_WR}, {"the peer's SHUT_RDWR", true, SHUT_RDWR},
 };
 
-constexpr ending ends_of_sending[] = {endings[1], endings[2], endings[4]};
+constexpr ending ends_of_sending[] = {endings[1], endings[2], endings[4], {"the peer's SHUT_RD", true, SHUT_RD}};
 
 // A pipe end made nonblocking, each way once; the other end is not touched.
 struct way {
@@ -93,9 +93,10 @@ CONFORMANCE_EACH("shutdown: {0} meets who receives from {1}", "recv read recvmsg
   }
 };
 
-CONFORMANCE_EACH("shutdown: {0} meets who waits for room in a unix stream", "send shutdown", ends_of_sending)(trace& t, const ending& e) {
+CONFORMANCE_EACH("shutdown: {0} meets who waits for room in {1}", "send shutdown", ends_of_sending, together({sockets[0], sockets[1], sockets[2]}))
+(trace& t, const ending& e, const kind& of) {
   ignored_sigpipe ignored;
-  auto s = t.stream();
+  auto s = of.make(t);
   set_nonblocking(s.a);
   while (::send(s.a, buffer, sizeof buffer, 0) > 0) {
   }
