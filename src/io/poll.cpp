@@ -17,25 +17,18 @@
 namespace ringlet::io {
 
 namespace {
-int look(pollfd* fds, unsigned long count) {
-  const timespec at_once{0, 0};
-  return int(sys::call(SYS_ppoll, fds, count, &at_once, nullptr, 0));
-}
-}  // namespace
-
-namespace {
 int poll_for(pollfd* fds, unsigned long count, deadline until, detail::signal_effect effect) noexcept try {
   hub_state& h = hub_state::here();
   if (!h.can_park()) return -EDEADLK;
   if (h.interrupted()) return -ECANCELED;
-  int found = look(fds, count);
+  int found = poll_now(fds, count);
   if (found != 0) {
     keep_fair(h);
     return found;
   }
   if (until.has_passed() || until == deadline::passed()) {
     h.yield();  // a loop of polls that do not wait must not starve the others
-    return look(fds, count);
+    return poll_now(fds, count);
   }
   fd_table& table = fd_table::of(h);
   constexpr unsigned long few = 8;
@@ -95,7 +88,7 @@ int poll_for(pollfd* fds, unsigned long count, deadline until, detail::signal_ef
       h.yield();
     }
     for (unsigned long i = 0; i < used; ++i) entries[i].unlink();
-    found = look(fds, count);
+    found = poll_now(fds, count);
     if (found != 0) return found;
     if (reason == wake_reason::interrupted) return me.signalled ? -EINTR : -ECANCELED;
     if (reason == wake_reason::timed_out || until.has_passed()) return 0;

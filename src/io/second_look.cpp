@@ -10,8 +10,7 @@
 
 #include <array>
 
-#include "base/sys.hpp"
-#include "io/fd_table.hpp"
+#include "io/wait.hpp"
 
 namespace ringlet::io {
 
@@ -45,8 +44,7 @@ void fd_table::take_second_look(hub_state& h) {
       watches[count] = &w;
       asked[count++] = {w.fd, POLLIN | POLLPRI, 0};
     }
-    const timespec at_once{0, 0};
-    const bool answered = count == 0 || sys::call(SYS_ppoll, asked.data(), count, &at_once, nullptr, 0) >= 0;
+    const bool answered = count == 0 || poll_now(asked.data(), count) >= 0;
     for (unsigned i = 0; i < count; ++i) {
       if (answered && asked[i].revents == 0) continue;
       watches[i]->misleads = true;

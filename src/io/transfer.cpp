@@ -44,9 +44,8 @@ ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {
 bool ends_here(int fd, direction d) {
   if (d == direction::out) return polled_ready(fd, 0);  // POLLERR, POLLHUP: no more goes
   pollfd p{fd, POLLPRI, 0};
-  const timespec at_once{0, 0};
   int answer = 0;
-  if (sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) <= 0) return false;
+  if (poll_now(&p, 1) <= 0) return false;
   if ((p.revents & POLLPRI) && sys::call(SYS_ioctl, fd, SIOCATMARK, &answer) == 0 && answer) return true;
   return (p.revents & POLLERR) && sys::call(SYS_ioctl, fd, FIONREAD, &answer) == 0 && answer == 0;
 }

@@ -23,10 +23,15 @@ int error_of_refusal() {
   }
 }
 
+int poll_now(pollfd* fds, unsigned long count) {
+  const timespec at_once{0, 0};
+  for (;;)
+    if (const long found = sys::call(SYS_ppoll, fds, count, &at_once, nullptr, 0); found != -EINTR) return int(found);
+}
+
 bool polled_ready(int fd, short events) {
   pollfd p{fd, events, 0};
-  const timespec at_once{0, 0};
-  return sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) != 0;
+  return poll_now(&p, 1) != 0;
 }
 
 // The kernel itself makes the difference (recvmsg of unix and UDP sockets), so only it can say what such a read gives.
@@ -34,8 +39,7 @@ bool polled_ready(int fd, short events) {
 bool is_shut_for_reading(const fd_watch& w, direction d) {
   if (d != direction::in || w.kind != file_kind::datagram) return false;
   pollfd p{w.fd, POLLRDHUP, 0};
-  const timespec at_once{0, 0};
-  return sys::call(SYS_ppoll, &p, 1, &at_once, nullptr, 0) > 0 && (p.revents & POLLRDHUP);
+  return poll_now(&p, 1) > 0 && (p.revents & POLLRDHUP);
 }
 
 call_deadline deadline_of(const fd_watch& w, direction d, deadline until) {

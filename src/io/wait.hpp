@@ -12,6 +12,8 @@
 
 #include "io/fd_table.hpp"
 
+struct pollfd;
+
 namespace ringlet::io {
 
 // What one wait on a direction ended with: 0 (try again), or the error for the caller.
@@ -35,6 +37,8 @@ call_deadline deadline_of(const fd_watch&, direction, deadline until);
 // In a handler of everything: what the runtime itself was refused (memory, a hub's descriptors), as the call's error.
 int error_of_refusal();
 
+// ppoll(2) that does not wait. A handler that runs meanwhile, the watcher's for one, makes it no EINTR: it is asked again.
+int poll_now(pollfd*, unsigned long count);
 // Does the kernel say so at this moment?
 bool polled_ready(int fd, short events);
 

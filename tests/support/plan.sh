@@ -80,7 +80,7 @@ why_no_uring() { RINGLET_ENGINE=uring build/hooks/launcher/ringlet info 2>&1 | s
 sanitized() { # sanitized TREE MESON-SANITIZERS
   local tree=$1
   configure "$tree" --buildtype=plain -Doptimization=1 -Ddebug=false -Dcpp_args=-g1 -Db_sanitize="$2" -Db_lundef=false -Dbench=disabled -Dexamples=disabled -Dtests=enabled
-  if compile "$tree" $(ninja -C "$tree" -t targets all | sed -nE 's/^(tests\/(unit|process|hooks|faults|patch|patch_near)_tests|tests\/faults_load): .*/\1/p'); then return 0; fi
+  if compile "$tree" $(ninja -C "$tree" -t targets all | sed -nE 's/^(tests\/(unit|process|hooks|faults|patch|patch_near)_tests|tests\/faults_load(_plain)?): .*/\1/p'); then return 0; fi
   one fail "$tree" "does not build (see $tree/logs/compile.log)"
   return 1
 }
