@@ -207,6 +207,11 @@ void deliver_signals(thread_block& self, place programs) {
     siginfo_t info;
     take_pending(self, signal, info);
     leave();
+    // Only as long as the handler runs: two signals that meet the program later would find a place that is gone.
+    struct shown {
+      thread_block& block;
+      ~shown() { block.programs = nullptr; }
+    } while_it_runs{self};
     self.programs = &programs;
     signal_oneself(signal, &info);
     inside = true;
