@@ -37,7 +37,7 @@ inline void arrive(thread_state& t, void* message, packet& came) {
   if (__builtin_expect(t.tracing != nullptr, 0)) trace_packet(t, came);
   if (has_no_handle(left) && !left.is_main && !left.is_fiber && !left.filed) {
     left.filed = true;
-    left.next_dropped = t.left_behind;
+    left.next_left = t.left_behind;
     t.left_behind = &left;
   }
 }

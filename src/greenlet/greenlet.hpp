@@ -36,7 +36,7 @@ struct living_link : base::list_link {};
 struct greenlet_state : living_link {
   context::context where;
   std::atomic<std::uint32_t> references{1};  // handles, children, and what the runtime holds
-  std::atomic<std::uint32_t> borrows{0};     // so many of them are parent links and handles that parent() gave
+  std::atomic<std::uint32_t> borrows{0};     // so many of them are parent links, handles that parent() gave, or `dropped`
   greenlet_phase phase = greenlet_phase::unstarted;
   bool is_main = false;
   bool is_fiber = false;  // the hub holds it until it is finished and resumes it itself
@@ -53,7 +53,8 @@ struct greenlet_state : living_link {
   void (*run)(greenlet_state&, void* message) = nullptr;  // its first frame; does not return
   void (*destroy)(greenlet_state&) noexcept = nullptr;    // body and block; the stack is given back afterwards
   std::uint64_t number = 0;
-  greenlet_state* next_dropped = nullptr;  // of `dropped` or `left_behind`
+  greenlet_state* next_dropped = nullptr;  // of `dropped`
+  greenlet_state* next_left = nullptr;     // of `left_behind`; another link, for another thread may drop one that is filed
   weak_block* weak = nullptr;
   void* tag = nullptr;  // who runs in it, for those who look themselves up (generator)
 };
@@ -68,7 +69,7 @@ struct thread_state {
   context::thread_globals globals;
   context::stack_pool* stacks = nullptr;
   base::intrusive_list<greenlet_state, living_link> living;  // begun and not dead; fibers are in their hub's list
-  std::atomic<greenlet_state*> dropped{nullptr};  // last handle dropped on another thread: ours to end
+  std::atomic<greenlet_state*> dropped{nullptr};  // last handle dropped on another thread, and with it its reference: ours to end
   std::atomic<std::uint32_t> references{1};
   std::atomic<bool> exited{false};
   std::uint64_t next_number = 1;

@@ -184,22 +184,25 @@ void bury_dropped(thread_state& t) noexcept {
   greenlet_state* g = t.dropped.exchange(nullptr, std::memory_order_seq_cst);
   while (g) {
     greenlet_state* next = g->next_dropped;
-    if (g->phase != greenlet_phase::dead) mark_dead(*g);
-    bury(*g);
+    g->borrows.fetch_sub(1, std::memory_order_relaxed);
+    if (g->references.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      if (g->phase != greenlet_phase::dead) mark_dead(*g);
+      bury(*g);
+    }
     g = next;
   }
 }
 
 void thread_state::tidy_slow() {
   while (greenlet_state* g = left_behind) {
-    left_behind = g->next_dropped;
+    left_behind = g->next_left;
     g->filed = false;
     if (has_no_handle(*g)) end_unreferenced(*this, *g);
   }
   greenlet_state* g = dropped.exchange(nullptr, std::memory_order_acquire);
   while (g) {
     greenlet_state* next = g->next_dropped;
-    end_unreferenced(*this, *g);
+    greenlet_give_back(g);
     g = next;
   }
 }
@@ -247,33 +250,37 @@ void greenlet_give_back(greenlet_state* g) noexcept {
 
 void greenlet_retain(greenlet_state* g) noexcept { g->references.fetch_add(1, std::memory_order_relaxed); }
 
-void greenlet_release(greenlet_state* g) noexcept {
-  // Looked at before: afterwards it may be gone.
-  thread_state* const thread = g->thread;
-  const std::uint32_t borrows = g->borrows.load(std::memory_order_relaxed);
-  const std::uint32_t left = g->references.fetch_sub(1, std::memory_order_acq_rel) - 1;
-  if (left != 0) {
-    if (left == borrows && thread == thread_state::here_or_null() && !g->is_fiber && !g->is_main) end_unreferenced(*thread, *g);
-    return;
-  }
-  if (g->is_main) {
-    expire(*g);
-    delete g->thread;
-    return;
-  }
-  thread_state* here = thread_state::here_or_null();
-  if (here == g->thread) {
-    end_unreferenced(*here, *g);
-    return;
-  }
-  thread_state& owner = *g->thread;
+// On another thread than its own. The last reference is not given up but handed to the owner, in its list: what has none
+// is for its owner alone to bury, and the owner may just be unwinding it, because its thread ends.
+static void release_elsewhere(greenlet_state& g) noexcept {
+  std::uint32_t n = g.references.load(std::memory_order_relaxed);
+  while (n > 1)
+    if (g.references.compare_exchange_weak(n, n - 1, std::memory_order_acq_rel, std::memory_order_relaxed)) return;
+  thread_state& owner = *g.thread;
   owner.references.fetch_add(1, std::memory_order_relaxed);  // it must outlast the look at `exited`
-  g->next_dropped = owner.dropped.load(std::memory_order_relaxed);
-  while (!owner.dropped.compare_exchange_weak(g->next_dropped, g, std::memory_order_seq_cst, std::memory_order_relaxed)) {
+  g.borrows.fetch_add(1, std::memory_order_relaxed);
+  g.next_dropped = owner.dropped.load(std::memory_order_relaxed);
+  while (!owner.dropped.compare_exchange_weak(g.next_dropped, &g, std::memory_order_seq_cst, std::memory_order_relaxed)) {
   }
   // The owner says that it is gone and then looks at the list; we do it the other way round, so one of us sees it.
   if (owner.exited.load(std::memory_order_seq_cst)) bury_dropped(owner);
   drop_thread_state(owner);
+}
+
+void greenlet_release(greenlet_state* g) noexcept {
+  thread_state* const here = thread_state::here_or_null();
+  if (g->is_main) {
+    if (g->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    expire(*g);
+    delete g->thread;
+    return;
+  }
+  if (g->thread != here) {
+    release_elsewhere(*g);
+    return;
+  }
+  const std::uint32_t left = g->references.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  if (left == 0 || (left == g->borrows.load(std::memory_order_relaxed) && !g->is_fiber)) end_unreferenced(*here, *g);
 }
 
 }  // namespace ringlet::detail

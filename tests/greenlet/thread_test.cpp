@@ -149,6 +149,29 @@ TEST_CASE("thread: drops race with the owner's end") {
   CHECK(living_greenlets() == 0);
 }
 
+TEST_CASE("thread: its end meets drops of just those that it is about to unwind") {
+  constexpr int count = 2000;
+  const int rounds = support::is_instrumented() ? 2 : 20;
+  for (int i = 0; i < rounds; ++i) {
+    std::atomic<int> ended{0};
+    std::vector<greenlet> all;
+    std::atomic<bool> made{false};
+    std::thread owner([&] {
+      for (int n = 0; n < count; ++n) all.push_back(suspended(ended));
+      made.store(true, std::memory_order_release);
+    });
+    while (!made.load(std::memory_order_acquire)) std::this_thread::yield();
+    for (int n = 0; n < count; ++n) {
+      while (ended.load(std::memory_order_relaxed) < n) {  // until its turn comes; all of them end, so this does
+      }
+      all[std::size_t(n)] = greenlet();
+    }
+    owner.join();
+    CHECK(ended == count);
+  }
+  CHECK(living_greenlets() == 0);
+}
+
 TEST_CASE("thread: its end unwinds what is suspended, nested ones too") {
   std::atomic<int> ended{0};
   std::thread([&] {
