@@ -32,8 +32,8 @@ inline std::size_t total(const iovec* parts, std::size_t count) {
   return std::min(sum, most_at_once);
 }
 
-// After a read that got less than it asked for: what was there has been taken. Not so near an end or urgent data. With
-// ancillary data, if the call could not tell: yes.
+// After a read that got less than it asked for: what was there has been taken. Not so near an end or urgent data, nor with
+// `ancillary` data. A caller that can't tell says that there was none: the second look finds what a read has left.
 void note_short(fd_watch*, ssize_t got, std::size_t wanted, bool ancillary);
 
 // The least that a receive waits for (SO_RCVLOWAT); 1 while nobody has set any.

@@ -171,7 +171,7 @@ ssize_t perform(const loop::operation& op, deadline until, const char* what, int
     } else if (me.signalled) {
       result = -EINTR;
     } else if (me.asked_again || (result == -EINTR && op.may_block)) {
-      continue;  // or it was a worker of the kernel's that was interrupted
+      continue;  // or a worker of the kernel was interrupted: once a signal, so this ends
     } else if (may_try_again(op, refused++, result)) {
       continue;
     }

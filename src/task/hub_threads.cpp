@@ -98,8 +98,9 @@ std::vector<any_fiber> fibers_of(hub_state& hub, const std::vector<const fiber_s
 // Kills until nobody is left: who dies may leave new ones behind. Nothing may end it early, or their stacks would be freed
 // under them.
 void kill_everybody(hub_state& hub) {
-  for (;;) {
+  for (bool again = false;; again = true) {
     try {
+      if (again) hub.yield();  // killall may have failed before it waited for anybody
       const auto victims = fibers_of(hub, {});
       if (victims.empty()) return;
       killall(victims);
