@@ -46,7 +46,7 @@ void both_opened(const int* ends) noexcept {
 }  // namespace
 
 #define EXPORTED(result_type, name, parameters)                                   \
-  extern "C" RINGLET_EXPORT result_type ringlet_##name parameters asm(#name);     \
+  extern "C" RINGLET_EXPORT RINGLET_UNTOLD result_type ringlet_##name parameters asm(#name); \
   static_assert(as_declared<decltype(&::name), decltype(&ringlet_##name)>,        \
                 "calls.def: " #name " is not what the system's header declares"); \
   result_type ringlet_##name parameters

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
-#include <initializer_list>
 
 #include "base/sys.hpp"
 
@@ -18,8 +17,9 @@ thread_local bool searching_now = false;
 
 // libc keeps two generations of condition variables under one name; dlsym may give the one of 2.2.5, whose objects
 // look different. Only x86-64 is old enough to have both.
-bool has_two_generations(const char* name) noexcept {
-  for (const char* each : {"pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_signal", "pthread_cond_broadcast"})
+RINGLET_UNTOLD bool has_two_generations(const char* name) noexcept {
+  static constexpr const char* those[] = {"pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_signal", "pthread_cond_broadcast"};
+  for (const char* each : those)
     if (std::strcmp(name, each) == 0) return true;
   return false;
 }

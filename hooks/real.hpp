@@ -14,11 +14,11 @@
 namespace ringlet::hooks {
 
 // Looks the name up; null while this thread is already searching (then only the stand-in is left).
-void* find_original(const char* name) noexcept;
+RINGLET_UNTOLD void* find_original(const char* name) noexcept;
 // Says which name is missing and ends the process: a hook whose original does not exist was called.
 [[noreturn]] void missing_original(const char* name) noexcept;
-bool searching() noexcept;
-void find_all_originals() noexcept;
+RINGLET_UNTOLD bool searching() noexcept;
+RINGLET_UNTOLD void find_all_originals() noexcept;
 
 template <class Function>
 class original {
@@ -26,7 +26,7 @@ class original {
   constexpr explicit original(const char* name) noexcept : name_(name) {}
 
   template <class... Args>
-  auto operator()(Args... args) -> std::invoke_result_t<Function, Args...> {
+  RINGLET_UNTOLD auto operator()(Args... args) -> std::invoke_result_t<Function, Args...> {
     using result = std::invoke_result_t<Function, Args...>;
     Function found = __atomic_load_n(&function_, __ATOMIC_RELAXED);
     if (__builtin_expect(!found, false)) {
@@ -37,13 +37,13 @@ class original {
     }
     return found(args...);
   }
-  void find() noexcept {
+  RINGLET_UNTOLD void find() noexcept {
     __atomic_store_n(&function_, reinterpret_cast<Function>(find_original(name_)), __ATOMIC_RELAXED);
   }
 
  private:
   template <class Result>
-  Result stand_in() const noexcept {
+  RINGLET_UNTOLD Result stand_in() const noexcept {
     if constexpr (std::is_pointer_v<Result>) {
       return nullptr;
     } else if constexpr (!std::is_void_v<Result>) {

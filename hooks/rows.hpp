@@ -9,6 +9,7 @@
 #include "io/doors.hpp"
 #include "libc.hpp"
 #include "lot.hpp"
+#include "untold.hpp"
 
 namespace ringlet::hooks {
 
@@ -26,7 +27,7 @@ inline constexpr std::size_t row_count = std::size_t(row::count_);
 
 extern bool active[row_count];
 
-inline bool is_active(row r) noexcept {
+RINGLET_UNTOLD inline bool is_active(row r) noexcept {
   return __builtin_expect(__atomic_load_n(&active[std::size_t(r)], __ATOMIC_RELAXED), false);
 }
 
@@ -36,8 +37,8 @@ extern thread_local int vfork_children;
 
 // What the column `when` says. Where nobody else could run meanwhile, nothing is gained by parking, and libc's own call is
 // the better one: cheaper, and a signal ends it.
-inline bool parking(row r) noexcept { return is_active(r) && io::may_suspend() && !lot::alone(); }
-inline bool always(row r) noexcept { return is_active(r) && vfork_children == 0; }
+RINGLET_UNTOLD inline bool parking(row r) noexcept { return is_active(r) && io::may_suspend() && !lot::alone(); }
+RINGLET_UNTOLD inline bool always(row r) noexcept { return is_active(r) && vfork_children == 0; }
 
 // An allocator that locks must not be left in the middle by its fiber: others would enter it on the same thread's
 // caches. Its locks are short, so they may block the thread. Empty where malloc is libc's (whose locks nobody can replace)
@@ -46,7 +47,7 @@ extern struct address_range {
   const char* begin;
   const char* end;
 } allocator_code;
-[[gnu::always_inline]] inline bool outside_allocator(row r) noexcept {
+[[gnu::always_inline]] RINGLET_UNTOLD inline bool outside_allocator(row r) noexcept {
   if (!always(r)) return false;
   const char* caller = static_cast<const char*>(__builtin_return_address(0));
   return caller < allocator_code.begin || caller >= allocator_code.end;
