@@ -102,7 +102,7 @@ void cancelled_by_handler() {
     static int goes_on(void* of, int) {
       auto& w = *static_cast<still_wanted*>(of);
       ++w.tries;
-      ::usleep(5000);
+      ::usleep(5000);  // the pause between two looks, which a busy handler has to make itself
       return !w.stops;
     }
   } wish;

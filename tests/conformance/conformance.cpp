@@ -176,7 +176,6 @@ bool add(registered made) {
 std::vector<std::string> tried_rows() {
   std::vector<std::string> rows;
   for (const auto& each : cases()) {
-    if (each.not_by_symbols) continue;
     std::istringstream words(each.rows);
     for (std::string word; words >> word;) rows.push_back(word);
   }

@@ -12,7 +12,7 @@
 //   }
 //
 // The same cases make a plain threaded program (plain.cpp), which knows nothing of ringlet and says what it saw: run bare and
-// under the launcher, the system-call door is compared, too (programs/transparency_test.py).
+// under the launcher, the system-call door is compared, too (threads/transparency_test.py).
 //
 // Nothing sleeps and hopes: meanwhile() runs its function when the caller really waits (bare: the kernel says its thread
 // sleeps; hooked: another fiber only runs when this one parks). Whether a call waited is judged by a lower bound; a
@@ -25,6 +25,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -50,10 +51,10 @@ std::unique_ptr<flow> thread_beside(std::function<void()>);
 // The flow with this thread id (0: it has not told it yet) is in the wait that it was about to begin: its thread
 // sleeps, or it is a fiber of ours, and so ran until it had to wait.
 bool waits(pid_t flow);
-// Looks until the fact holds, letting others run; false after 20 s without.
+// Looks until the fact holds, letting others run; false when that much time has passed without.
 template <class Fact>
-bool until(Fact fact) {
-  const auto give_up = std::chrono::steady_clock::now() + 20s;
+bool until(Fact fact, std::chrono::milliseconds at_most = 20s) {
+  const auto give_up = std::chrono::steady_clock::now() + at_most;
   while (!fact()) {
     if (std::chrono::steady_clock::now() > give_up) return false;
     const timespec moment{0, 5000000};
@@ -154,15 +155,23 @@ struct registered {
   std::string name, rows;
   case_function run;
   place where = place::fiber;
-  const char* not_by_symbols = nullptr;  // why the symbol door can't be asked
   const char* file = "";
   unsigned line = 0;
 };
 // Every case, in the order of the files.
 std::deque<registered>& cases();
 bool add(registered);
-// The rows that any case names, but those that the symbol door is not asked.
+// The rows that any case names.
 std::vector<std::string> tried_rows();
+
+// A case in which a door differs from bare, and why; null: it is equal there.
+struct known_difference {
+  const char* name = nullptr;
+  const char* by_symbols = nullptr;
+  const char* by_system_calls = nullptr;
+};
+std::span<const known_difference> known_differences();
+known_difference known_difference_of(std::string_view name);  // an empty one, if none is known
 
 // A case for each combination of the tables' entries: "{0}" in its name and its rows is the first table's entry's name; an
 // entry may have rows of its own.
@@ -224,24 +233,21 @@ void added(const registered&);
 #define CONFORMANCE_CAT(a, b) CONFORMANCE_CAT2(a, b)
 #define CONFORMANCE_LIKE(...) \
   ::conformance::registered { __VA_ARGS__, __FILE__, __LINE__ }
-#define CONFORMANCE_DECLARED(name, rows, where, reason)                                                        \
-  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t);                                      \
-  [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::add(                   \
-      CONFORMANCE_LIKE(name, rows, &CONFORMANCE_CAT(case_, __LINE__), ::conformance::place::where, reason));   \
+#define CONFORMANCE_DECLARED(name, rows, where)                                                      \
+  static void CONFORMANCE_CAT(case_, __LINE__)(::conformance::trace & t);                            \
+  [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::add(         \
+      CONFORMANCE_LIKE(name, rows, &CONFORMANCE_CAT(case_, __LINE__), ::conformance::place::where)); \
   static void CONFORMANCE_CAT(case_, __LINE__)([[maybe_unused]] ::conformance::trace & t)
-#define CONFORMANCE_EACH_DECLARED(name, rows, where, reason, ...)                             \
+#define CONFORMANCE_EACH_DECLARED(name, rows, where, ...)                                     \
   [[maybe_unused]] static const bool CONFORMANCE_CAT(added_, __LINE__) = ::conformance::each( \
-      CONFORMANCE_LIKE(name, rows, nullptr, ::conformance::place::where, reason), __VA_ARGS__) << []
+      CONFORMANCE_LIKE(name, rows, nullptr, ::conformance::place::where), __VA_ARGS__) << []
 
-#define CONFORMANCE(name, rows) CONFORMANCE_DECLARED(name, rows, fiber, nullptr)
+#define CONFORMANCE(name, rows) CONFORMANCE_DECLARED(name, rows, fiber)
 // What only the main fiber sees: signals.
-#define CONFORMANCE_ON_MAIN(name, rows) CONFORMANCE_DECLARED(name, rows, main_fiber, nullptr)
-// What the symbol door can't see, and why: bare and by the system-call door.
-#define CONFORMANCE_NOT_BY_SYMBOLS(reason, name, rows) CONFORMANCE_DECLARED(name, rows, fiber, reason)
+#define CONFORMANCE_ON_MAIN(name, rows) CONFORMANCE_DECLARED(name, rows, main_fiber)
 // One for each entry of one or more tables; the body's parameters and a semicolon follow.
-#define CONFORMANCE_EACH(name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, fiber, nullptr, __VA_ARGS__)
-#define CONFORMANCE_EACH_ON_MAIN(name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, main_fiber, nullptr, __VA_ARGS__)
-#define CONFORMANCE_EACH_NOT_BY_SYMBOLS(reason, name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, fiber, reason, __VA_ARGS__)
+#define CONFORMANCE_EACH(name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, fiber, __VA_ARGS__)
+#define CONFORMANCE_EACH_ON_MAIN(name, rows, ...) CONFORMANCE_EACH_DECLARED(name, rows, main_fiber, __VA_ARGS__)
 #ifndef CONFORMANCE_PLAIN
 #include <doctest/doctest.h>
 #endif

@@ -1,23 +1,16 @@
 // A signal handler that runs while a call waits: which calls end with EINTR, which go on under SA_RESTART (signal(7)).
 
+#include "interrupted.hpp"
 #include "kinds.hpp"
-#include "one_signal.hpp"
 
-#include <mqueue.h>
 #include <poll.h>
-#include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
-#include <sys/ipc.h>
-#include <sys/msg.h>
 #include <sys/select.h>
-#include <sys/sem.h>
 #include <sys/timerfd.h>
-#include <sys/wait.h>
 #include <threads.h>
 
-#include <utility>
+#include <string_view>
 
 namespace {
 
@@ -25,26 +18,14 @@ using namespace conformance;
 
 char buffer[64];
 
-// Its call waits until the other flow, told by `go`, lets it: by what is returned then it is known whether it went on.
-struct interrupted {
-  const char* name;
-  const char* rows;
-  void (*run)(trace&, void (*meanwhile)(trace&, std::function<void()> then));
-};
-timespec far_away(clockid_t clock, long seconds = 100) {
-  timespec now;
-  ::clock_gettime(clock, &now);
-  now.tv_sec += seconds;
-  return now;
-}
 template <class Call>
-void with_pipe(trace& t, void (*meanwhile)(trace&, std::function<void()>), const char* what, Call call) {
+void with_pipe(trace& t, meanwhile_function meanwhile, const char* what, Call call) {
   auto p = t.pipe();
   meanwhile(t, [b = p.b] { (void)!::write(b, "x", 1); });
   t.did(what, call(p.a));
 }
 template <class Call>
-void with_full(trace& t, void (*meanwhile)(trace&, std::function<void()>), const char* what, Call call) {
+void with_full(trace& t, meanwhile_function meanwhile, const char* what, Call call) {
   auto s = t.stream();
   set_nonblocking(s.b);
   while (::send(s.b, buffer, sizeof buffer, 0) > 0) {
@@ -57,43 +38,6 @@ void with_full(trace& t, void (*meanwhile)(trace&, std::function<void()>), const
   });
   t.did(what, call(s.b));
 }
-// A child that holds a lock, or lives, until it is told.
-struct child_holding {
-  int told[2];
-  pid_t pid;
-  template <class Take>
-  explicit child_holding(Take take) {
-    int ready[2];
-    ::pipe(told);
-    ::pipe(ready);
-    pid = ::fork();
-    if (pid == 0) {
-      take();
-      ::close(told[1]);
-      (void)!::write(ready[1], "x", 1);
-      char c;
-      (void)!::read(told[0], &c, 1);
-      ::_exit(3);
-    }
-    char c;
-    (void)!::read(ready[0], &c, 1);
-    for (int fd : {ready[0], ready[1], told[0]}) ::close(fd);
-  }
-  void let_go() { ::close(std::exchange(told[1], -1)); }
-  ~child_holding() {
-    if (told[1] >= 0) let_go();
-    ::waitpid(pid, nullptr, 0);
-  }
-};
-struct temporary_file {
-  char path[32] = "/tmp/ringlet-lock.XXXXXX";
-  int fd = ::mkstemp(path);
-  ~temporary_file() {
-    ::close(fd);
-    ::unlink(path);
-  }
-};
-
 constexpr interrupted parked_calls[] = {
     {"readv", "readv", [](trace& t, auto m) { with_pipe(t, m, "readv", [](int fd) { return readings[1].call(fd, buffer, 8); }); }},
     {"write to a full socket", "write", [](trace& t, auto m) { with_full(t, m, "write", [](int fd) { return ::write(fd, "xy", 2); }); }},
@@ -219,24 +163,6 @@ constexpr interrupted parked_calls[] = {
        t.saw("thrd_sleep", ::thrd_sleep(&wanted, &left));
        t.saw("left", left.tv_sec >= 98);
      }},
-    {"waitpid for one child", "waitpid",
-     [](trace& t, auto m) {
-       child_holding child([] {});
-       m(t, [&] { child.let_go(); });
-       int status = -1;
-       const pid_t got = ::waitpid(child.pid, &status, 0);
-       const int error = errno;
-       t.saw("waitpid", got < 0 ? -error : got == child.pid);
-       t.join();
-     }},
-    {"waitid for one child", "waitid",
-     [](trace& t, auto m) {
-       child_holding child([] {});
-       m(t, [&] { child.let_go(); });
-       siginfo_t found{};
-       t.did("waitid", ::waitid(P_PID, id_t(child.pid), &found, WEXITED | WNOWAIT));
-       t.join();
-     }},
     {"pthread_cond_timedwait", "pthread_cond_timedwait pthread_cond_signal",
      [](trace& t, auto m) {
        pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -258,185 +184,31 @@ constexpr interrupted parked_calls[] = {
      }},
 };
 
-constexpr interrupted semaphores[] = {
-    {"sem_wait", "sem_wait sem_post",
-     [](trace& t, auto m) {
-       sem_t s;
-       ::sem_init(&s, 0, 0);
-       m(t, [&] { ::sem_post(&s); });
-       t.did("sem_wait", ::sem_wait(&s));
-       t.join();
-       ::sem_destroy(&s);
-     }},
-    {"sem_timedwait", "sem_timedwait sem_post",
-     [](trace& t, auto m) {
-       sem_t s;
-       ::sem_init(&s, 0, 0);
-       const timespec later = far_away(CLOCK_REALTIME);
-       m(t, [&] { ::sem_post(&s); });
-       t.did("sem_timedwait", ::sem_timedwait(&s, &later));
-       t.join();
-       ::sem_destroy(&s);
-     }},
-};
-
-// The call's result, and that it is there.
-std::atomic<bool> has_ended{false};
-template <class Result>
-Result ended(Result result) {
-  const int error = errno;
-  has_ended = true;
-  errno = error;
-  return result;
-}
-
-// What only a thread of the kernel's can wait for.
-constexpr interrupted helped_calls[] = {
-    {"flock", "flock",
-     [](trace& t, auto m) {
-       temporary_file file;
-       child_holding child([&] { ::flock(::open(file.path, O_RDWR), LOCK_EX); });
-       m(t, [&] { child.let_go(); });
-       t.did("flock", ended(::flock(file.fd, LOCK_EX)));
-       t.join();
-     }},
-    {"fcntl, F_SETLKW", "fcntl",
-     [](trace& t, auto m) {
-       temporary_file file;
-       struct flock all {};
-       all.l_type = F_WRLCK;
-       child_holding child([&] { ::fcntl(file.fd, F_SETLK, &all); });
-       m(t, [&] { child.let_go(); });
-       t.did("fcntl", ended(::fcntl(file.fd, F_SETLKW, &all)));
-       t.join();
-     }},
-    {"lockf", "lockf",
-     [](trace& t, auto m) {
-       temporary_file file;
-       child_holding child([&] { ::lockf(file.fd, F_LOCK, 0); });
-       m(t, [&] { child.let_go(); });
-       t.did("lockf", ended(::lockf(file.fd, F_LOCK, 0)));
-       t.join();
-     }},
-    {"waitpid for any child", "waitpid",
-     [](trace& t, auto m) {
-       child_holding child([] {});
-       m(t, [&] { child.let_go(); });
-       const pid_t got = ended(::waitpid(-1, nullptr, 0));
-       const int error = errno;
-       t.saw("waitpid", got < 0 ? -error : got == child.pid);
-       t.join();
-     }},
-    {"waitpid for stops", "waitpid",
-     [](trace& t, auto m) {
-       child_holding child([] {});
-       m(t, [&] { child.let_go(); });
-       const pid_t got = ended(::waitpid(child.pid, nullptr, WUNTRACED));
-       const int error = errno;
-       t.saw("waitpid", got < 0 ? -error : got == child.pid);
-       t.join();
-     }},
-    {"splice from a pipe", "splice",
-     [](trace& t, auto m) {
-       auto p = t.pipe(), q = t.pipe();
-       m(t, [b = p.b] { (void)!::write(b, "x", 1); });
-       t.did("splice", ended(::splice(p.a, nullptr, q.b, nullptr, 10, 0)));
-     }},
-    {"msgrcv", "msgrcv",
-     [](trace& t, auto m) {
-       struct {
-         long kind = 1;
-         char text[8] = "word";
-       } message;
-       const int q = ::msgget(IPC_PRIVATE, 0600);
-       m(t, [&, q] { ::msgsnd(q, &message, 4, 0); });
-       t.did("msgrcv", ended(::msgrcv(q, &message, 8, 0, 0)));
-       t.join();
-       ::msgctl(q, IPC_RMID, nullptr);
-     }},
-    {"semop", "semop",
-     [](trace& t, auto m) {
-       const int s = ::semget(IPC_PRIVATE, 1, 0600);
-       m(t, [s] {
-         sembuf up{0, 1, 0};
-         ::semop(s, &up, 1);
-       });
-       sembuf down{0, -1, 0};
-       t.did("semop", ended(::semop(s, &down, 1)));
-       t.join();
-       ::semctl(s, 0, IPC_RMID);
-     }},
-    {"mq_receive", "mq_receive",
-     [](trace& t, auto m) {
-       const std::string name = "/ringlet-" + std::to_string(::getpid());
-       mq_attr how{};
-       how.mq_maxmsg = 2;
-       how.mq_msgsize = 16;
-       const mqd_t q = ::mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, &how);
-       ::mq_unlink(name.c_str());
-       m(t, [q] { ::mq_send(q, "word", 4, 0); });
-       t.did("mq_receive", ended(::mq_receive(q, buffer, sizeof buffer, nullptr)));
-       t.join();
-       ::mq_close(q);
-     }},
-};
-
-void plainly(trace& t, std::function<void()> then) { signal_me_meanwhile(t, std::move(then)); }
+void signal_and_go_on(trace& t, std::function<void()> then) { signal_me_meanwhile(t, std::move(then)); }
 // Nothing but the signal: whether the call ends by it.
 void only_signal(trace& t, std::function<void()>) { signal_me_meanwhile(t); }
-// The signal first; a call that it does not end gets what it waits for a while later.
-void signal_long_before(trace& t, std::function<void()> then) {
-  has_ended = false;
-  signal_me_meanwhile(t, [then] {
-    for (int i = 0; i < 20 && !has_ended; ++i) ::usleep(5000);
-    then();
-  });
-}
-void by_a_signal_at_first(trace& t, const interrupted& call, int flags) {
-  handler on(flags);
-  call.run(t, signal_long_before);
-  t.join();
-  t.saw("handled", handled);
-}
 
 // Ends by the signal alone, without SA_RESTART; with it, it goes on, or ends all the same.
 void by_a_signal(trace& t, const interrupted& call) {
-  {
-    handler on(0);
-    call.run(t, std::strncmp(call.name, "pthread", 7) == 0 ? plainly : only_signal);
-    t.join();
-    t.saw("handled", handled);
-  }
+  handler on(0);
+  call.run(t, std::strncmp(call.name, "pthread", 7) == 0 ? signal_and_go_on : only_signal);
+  t.join();
+  t.saw("handled", handled);
 }
 // Those that signal(7) calls never restarted get the signal alone, so that they need not be hurried.
 bool is_never_restarted(std::string_view name) {
-  for (std::string_view one : {"ppoll", "pselect", "epoll_pwait", "clock_nanosleep to a moment", "thrd_sleep", "send with SO_SNDTIMEO", "sem_timedwait"})
+  for (std::string_view one : {"ppoll", "pselect", "epoll_pwait", "clock_nanosleep to a moment", "thrd_sleep", "send with SO_SNDTIMEO"})
     if (name == one) return true;
   return false;
 }
 void by_a_restarting_signal(trace& t, const interrupted& call) {
   handler on(SA_RESTART);
-  call.run(t, is_never_restarted(call.name) ? only_signal : plainly);
+  call.run(t, is_never_restarted(call.name) ? only_signal : signal_and_go_on);
   t.join();
   t.saw("handled", handled);
 }
-
-constexpr const char* by_a_queue = "there a semaphore's waiters lie in a queue of ours, which no signal ends (hooks/README.md)";
-constexpr const char* by_helpers = "made by a helper thread, whose signals are blocked (hooks/README.md)";
 
 }  // namespace
 
 CONFORMANCE_EACH_ON_MAIN("signals: {0}: one without SA_RESTART", "sigaction", parked_calls)(trace& t, const interrupted& call) { by_a_signal(t, call); };
 CONFORMANCE_EACH_ON_MAIN("signals: {0}: one with SA_RESTART", "sigaction", parked_calls)(trace& t, const interrupted& call) { by_a_restarting_signal(t, call); };
-CONFORMANCE_EACH_NOT_BY_SYMBOLS(by_a_queue, "signals: {0}: one without SA_RESTART", "sigaction", semaphores)(trace& t, const interrupted& call) {
-  by_a_signal(t, call);
-};
-CONFORMANCE_EACH_NOT_BY_SYMBOLS(by_a_queue, "signals: {0}: one with SA_RESTART", "sigaction", semaphores)(trace& t, const interrupted& call) {
-  by_a_restarting_signal(t, call);
-};
-CONFORMANCE_EACH_NOT_BY_SYMBOLS(by_helpers, "signals: {0}: one without SA_RESTART", "sigaction", helped_calls)(trace& t, const interrupted& call) {
-  by_a_signal_at_first(t, call, 0);
-};
-CONFORMANCE_EACH_NOT_BY_SYMBOLS(by_helpers, "signals: {0}: one with SA_RESTART", "sigaction", helped_calls)(trace& t, const interrupted& call) {
-  by_a_signal_at_first(t, call, SA_RESTART);
-};

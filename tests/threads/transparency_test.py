@@ -7,6 +7,7 @@ With --table, runs both doors on both engines and writes docs/transparency.md: c
 
 import collections
 import difflib
+import functools
 import os
 import re
 import subprocess
@@ -22,26 +23,24 @@ DOCUMENT = os.path.join(checks.source, "docs", "transparency.md")
 ENGINES = [os.environ["RINGLET_ENGINE"]] if os.environ.get("RINGLET_ENGINE") else ["uring", "epoll"]
 SECONDS = int(os.environ.get("RINGLET_CASE_SECONDS", 10))  # one case; bare it takes less than one
 
-# Where the system-call door differs, and why: such a case must differ, so that a surprise success is noticed.
-known_differences = {
-    "signalfd: waits for a signal": "the kernel holds no thread's pending signals for it: a signalfd hears only what is sent to the process "
-                                    "while every thread blocks it, as the programs that use one do",
-}
-BY_HELPERS = "the call is made by a helper thread, which gets no signals: no EINTR (docs/threads.md)"
-known_differences.update({f"signals: {call}: one without SA_RESTART": BY_HELPERS for call in (
-    "flock", "fcntl, F_SETLKW", "lockf", "waitpid for any child", "waitpid for stops", "splice from a pipe", "msgrcv", "semop", "mq_receive")})
-known_differences.update({f"signals: {call}: one with SA_RESTART": BY_HELPERS for call in ("msgrcv", "semop")})
 
-
+@functools.lru_cache(maxsize=None)
 def listed():
-    """Of each case, in the order of the files: its name, its rows, and why the symbol door can't be asked, if so."""
+    """Of each case, in the order of the files: its name, its rows, and why the symbol door and the system-call door differ from
+    bare, where they are known to (tests/conformance/known_differences.cpp)."""
     said = subprocess.run([PLAIN, "--list"], capture_output=True, text=True, check=True, timeout=SECONDS).stdout
     return [line.split("\t") for line in said.splitlines()]
 
 
+def known_differences(door):
+    """Name of each case that must differ by this door ("symbol", "system-call") to the reason; so a surprise success is noticed."""
+    column = {"symbol": 2, "system-call": 3}[door]
+    return {row[0]: row[column] for row in listed() if row[column]}
+
+
 def cases():
     """Name to rows."""
-    names = {name: rows.split() for name, rows, _ in listed()}
+    names = {name: rows.split() for name, rows, *_ in listed()}
     expect(len(names) == len(listed()), "two cases have the same name")
     return names
 
@@ -64,6 +63,10 @@ def see(case, engine=None):
     return Seen(run(command, seconds=SECONDS))
 
 
+class Broken(AssertionError):
+    """It hangs or ends otherwise: no difference that could be known."""
+
+
 def difference(case, engine):
     """What the program can tell, in words; empty if nothing. Only what a busy machine makes of the pace is asked again, and
     where bare's own second answer is another one."""
@@ -74,14 +77,17 @@ def difference(case, engine):
         try:
             ours = see(case, engine)
         except AssertionError as hangs:
-            return str(hangs)
+            raise Broken(str(hangs)) from None
         expect(bare.ended == 0 and not bare.complaint, f"fails bare: {bare.ended} {bare.complaint}{bare.err}")
         if (ours.ended, ours.text, ours.err) != (bare.ended, bare.text, bare.err):
             # Where a helper of the bare run came too late (a time limit passed first), the kernel is at odds with itself.
             if tries_left and see(case).text != bare.text:
                 continue
             lines = difflib.unified_diff(bare.text.splitlines(), ours.text.splitlines(), "bare", "fibers", n=1, lineterm="")
-            return f"ended with {ours.ended}; {ours.err[-300:]}\n" + "\n".join(lines)
+            told = "\n".join(lines)
+            if ours.ended != bare.ended or ours.err != bare.err:
+                raise Broken(f"ended with {ours.ended}; {ours.err[-300:]}\n{told}")
+            return told
         if (ours.pace, ours.complaint) == (bare.pace, bare.complaint):
             return ""
     return f"pace: {ours.pace.split()} instead of {bare.pace.split()}; {ours.complaint}"
@@ -89,14 +95,14 @@ def difference(case, engine):
 
 def same_as_bare(case, engine):
     told = difference(case, engine)
-    if case in known_differences:
-        expect(told, "the same now: take it from known_differences, and write the table again")
+    if case in known_differences("system-call"):
+        expect(told, "the same now: take it from known_differences.cpp, and write the table again (./dev compare)")
         return
     expect(not told, told)
 
 
 def symbol_door(engine):
-    """Name of each case to whether it passed."""
+    """Name of each case to whether it passed: it is equal, or, if it is known to differ, it does."""
     variables = {"RINGLET_ENGINE": engine, "RINGLET_BUILD_DIR": checks.build}
     said = run([HOOKS_TESTS], env=variables, seconds=600).out.decode(errors="replace")
     found = {}
@@ -106,30 +112,44 @@ def symbol_door(engine):
 
 
 def cell(cases_of_row, equal):
-    """How many of these cases are equal, and how many this door can't be asked."""
-    asked = [case for case in cases_of_row if equal[case] is not None]
-    n = sum(equal[case] for case in asked)
-    if not asked:
-        return "not by this door"
-    return ("all" if n == len(asked) else str(n)) + (f", {len(cases_of_row) - len(asked)} not by this door" if len(asked) < len(cases_of_row) else "")
+    """In how many of these cases nothing differs."""
+    n = sum(equal[case] for case in cases_of_row)
+    return "all" if n == len(cases_of_row) else str(n)
+
+
+def by_symbols(engine):
+    """Name of each case to whether it is equal."""
+    passed, known = symbol_door(engine), known_differences("symbol")
+    return {case: passed.get(case, False) and case not in known for case in cases()}
+
+
+def by_system_calls(engine):
+    """The same."""
+    equal = {}
+    for case in cases():
+        try:
+            told = difference(case, engine)
+        except Broken as broken:
+            told = str(broken)
+        equal[case] = not told
+        if told:
+            print(f"{case}, on {engine}: {told}", file=sys.stderr)
+    return equal
 
 
 def table():
     all_cases = cases()
-    not_by_symbols = {name: reason for name, _, reason in listed() if reason}
-    columns, differs = [], collections.defaultdict(list)
-    for engine in ("uring", "epoll"):
-        passed = symbol_door(engine)
-        columns.append((f"symbol door, {engine}", {case: None if case in not_by_symbols else passed.get(case, False) for case in all_cases}))
-    for engine in ("uring", "epoll"):
-        equal = {}
-        for case in all_cases:
-            told = difference(case, engine)
-            equal[case] = not told
-            if told:
-                differs[case].append(engine)
-                print(f"{case}, on {engine}: {told}", file=sys.stderr)
-        columns.append((f"system-call door, {engine}", equal))
+    columns, differs = [], []
+    for door, compared in (("symbol", by_symbols), ("system-call", by_system_calls)):
+        known = known_differences(door)
+        engines_of = collections.defaultdict(list)
+        for engine in ("uring", "epoll"):
+            equal = compared(engine)
+            columns.append((f"{door} door, {engine}", equal))
+            for case in all_cases:
+                if not equal[case]:
+                    engines_of[case].append(engine)
+        differs += [f"- *{case}* ({door} door, {' and '.join(on)}): {known.get(case, 'not known yet')}" for case, on in engines_of.items()]
     of_row = collections.defaultdict(list)
     for case, rows in all_cases.items():
         for row in rows:
@@ -138,21 +158,14 @@ def table():
     lines = ["# A program can't tell: calls by doors and engines", "",
              "Made by `tests/threads/transparency_test.py --table` (`./dev compare`): each case runs bare and hooked, and what it saw is",
              "compared: results, errno, bytes, and whether a call came back at once or waited (then others must have run meanwhile).",
-             "A cell says in how many of the call's cases nothing differed, and how many the door can't be asked.", "",
+             "A cell says in how many of the call's cases nothing differed.", "",
              "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for row in sorted(of_row):
         lines.append(f"| `{row}` | {len(of_row[row])} | " + " | ".join(cell(of_row[row], equal) for _, equal in columns) + " |")
-    totals = []
-    for _, equal in columns:
-        answers = [answer for answer in equal.values() if answer is not None]
-        totals.append(f"{sum(answers)} of {len(answers)}")
+    totals = [f"{sum(equal.values())} of {len(all_cases)}" for _, equal in columns]
     lines.append(f"| **all {len(of_row)} calls** | {len(all_cases)} | " + " | ".join(totals) + " |")
     lines += ["", "What differs, and why:" if differs else "Nothing differs."]
-    for case, engines in differs.items():
-        lines.append(f"- *{case}* (system-call door, {' and '.join(engines)}): {known_differences.get(case, 'not known yet')}")
-    lines += ["", "What is not asked of the symbol door, and why:"]
-    lines += [f"- *{case}*: {reason}" for case, reason in not_by_symbols.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + differs) + "\n"
 
 
 def counted(document):
