@@ -88,9 +88,11 @@ int poll_for(pollfd* fds, unsigned long count, deadline until, detail::signal_ef
       h.yield();
     }
     for (unsigned long i = 0; i < used; ++i) entries[i].unlink();
+    // A thread's handler runs when the call has ended: what it makes ready, the call has not seen.
+    if (reason == wake_reason::interrupted && me.signalled) return -EINTR;
     found = poll_now(fds, count);
     if (found != 0) return found;
-    if (reason == wake_reason::interrupted) return me.signalled ? -EINTR : -ECANCELED;
+    if (reason == wake_reason::interrupted) return -ECANCELED;
     if (reason == wake_reason::timed_out || until.has_passed()) return 0;
     if (h.interrupted()) return -ECANCELED;
   }
@@ -123,6 +125,7 @@ int epoll_wait(int epoll_fd, epoll_event* events, int capacity, deadline until) 
   while (true) {
     w.clear_ready(direction::in);
     const int failed = park_on(w, direction::in, until, "epoll_wait", signals);
+    if (failed == -EINTR) return failed;  // before it looks, as above
     found = look_at_it();
     if (found != 0) {
       if (!w.waiters[0].empty()) fd_table::wake_next(w, direction::in);

@@ -212,3 +212,55 @@ void by_a_restarting_signal(trace& t, const interrupted& call) {
 
 CONFORMANCE_EACH_ON_MAIN("signals: {0}: one without SA_RESTART", "sigaction", parked_calls)(trace& t, const interrupted& call) { by_a_signal(t, call); };
 CONFORMANCE_EACH_ON_MAIN("signals: {0}: one with SA_RESTART", "sigaction", parked_calls)(trace& t, const interrupted& call) { by_a_restarting_signal(t, call); };
+
+namespace {
+int written_by_handler = -1;
+void write_a_byte(int) {
+  (void)!::write(written_by_handler, "x", 1);
+  handled = handled + 1;
+}
+
+struct reader_of_pipe {
+  const char* name;
+  int (*call)(int fd);
+};
+constexpr reader_of_pipe readers_of_pipe[] = {
+    {"read", [](int fd) { return int(::read(fd, buffer, 8)); }},
+    {"poll",
+     [](int fd) {
+       pollfd p{fd, POLLIN, 0};
+       return ::poll(&p, 1, -1);
+     }},
+    {"select",
+     [](int fd) {
+       fd_set in;
+       FD_ZERO(&in);
+       FD_SET(fd, &in);
+       return ::select(fd + 1, &in, nullptr, nullptr, nullptr);
+     }},
+    {"epoll_wait",
+     [](int fd) {
+       const int e = ::epoll_create1(EPOLL_CLOEXEC);
+       epoll_event wanted{EPOLLIN, {}}, found;
+       ::epoll_ctl(e, EPOLL_CTL_ADD, fd, &wanted);
+       const int result = ::epoll_wait(e, &found, 1, -1);
+       const int error = errno;
+       ::close(e);
+       errno = error;
+       return result;
+     }},
+};
+}  // namespace
+
+// A thread's handler runs when the call has ended already; what it does to the file, only the next call sees.
+CONFORMANCE_EACH_ON_MAIN("signals: {0}: the handler makes it ready, and it ends with EINTR all the same", "{0} sigaction", readers_of_pipe)
+(trace& t, const reader_of_pipe& reader) {
+  auto p = t.pipe();
+  written_by_handler = p.b;
+  handler on(0, SIGUSR2, write_a_byte);
+  signal_me_meanwhile(t);
+  t.did(reader.name, reader.call(p.a));
+  t.join();
+  t.saw("handled", handled);
+  t.did("then", reader.call(p.a));
+};

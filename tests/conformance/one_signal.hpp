@@ -14,13 +14,13 @@ namespace conformance {
 inline volatile sig_atomic_t handled;
 inline void count(int) { handled = handled + 1; }
 
-// `count` as the handler of a signal, for a while.
+// `call` as the handler of a signal, for a while.
 struct handler {
   int number;
   struct sigaction before {};
-  explicit handler(int flags, int number = SIGUSR2) : number(number) {
+  explicit handler(int flags, int number = SIGUSR2, void (*call)(int) = count) : number(number) {
     struct sigaction now {};
-    now.sa_handler = count;
+    now.sa_handler = call;
     now.sa_flags = flags;
     ::sigaction(number, &now, &before);
     handled = 0;
