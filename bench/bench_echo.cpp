@@ -11,19 +11,14 @@
 // hooks::enable(). The fiber servers' turn ends when the last one wakes the client's fiber (see "hand-over"); the raw
 // loops' when they have counted to the end.
 
-#include <csignal>
 #include <ringlet/ringlet.hpp>
 
 #include <arpa/inet.h>
-#include <liburing.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,24 +30,11 @@
 #include <vector>
 
 #include "harness.hpp"
+#include "raw_servers.hpp"
 
 namespace {
 
-constexpr std::size_t buffer_bytes = 32 * 1024;
-
-// The client, and whoever is raw, must not meet the hooks.
-#define LIBC(name) reinterpret_cast<decltype(&::name)>(bench::libc_function(#name))
-auto* const libc_recv = LIBC(recv);
-auto* const libc_send = LIBC(send);
-auto* const libc_read = LIBC(read);
-auto* const libc_write = LIBC(write);
-auto* const libc_close = LIBC(close);
-auto* const libc_epoll_wait = LIBC(epoll_wait);
-
-[[noreturn]] void fail(const char* what) {
-  std::perror(what);
-  std::exit(2);
-}
+using namespace bench::raw;
 
 enum class transport { unix_socket, tcp };
 
@@ -95,135 +77,6 @@ struct connections {
     for (int fd : client) libc_close(fd);
     client.clear();
   }
-};
-
-// A server of some connections. serve() does so many requests and returns; serve_forever() until its clients are gone.
-struct server {
-  virtual ~server() = default;
-  virtual void serve(std::size_t requests) = 0;
-};
-
-// --- epoll -----------------------------------------------------------------------------------------------------------
-
-template <auto& Receive, auto& Send>
-struct epoll_server final : server {
-  explicit epoll_server(const std::vector<int>& fds) : epoll_(::epoll_create1(EPOLL_CLOEXEC)), open_(fds.size()) {
-    for (int fd : fds) {
-      epoll_event e{EPOLLIN | EPOLLRDHUP | EPOLLET, {}};
-      e.data.fd = fd;
-      if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &e)) fail("epoll_ctl");
-    }
-  }
-  ~epoll_server() override { libc_close(epoll_); }
-
-  void serve(std::size_t requests) override {
-    epoll_event events[256];
-    while (requests > 0 && open_ > 0) {
-      const int count = libc_epoll_wait(epoll_, events, 256, -1);
-      for (int i = 0; i < count; ++i) {
-        const int fd = events[i].data.fd;
-        while (true) {
-          const ssize_t got = Receive(fd, buffer_, sizeof buffer_);
-          if (got < 0) break;
-          if (got == 0) {
-            libc_close(fd);
-            --open_;
-            break;
-          }
-          Send(fd, buffer_, std::size_t(got));
-          if (--requests == 0) return;
-          if (std::size_t(got) < sizeof buffer_ && !(events[i].events & EPOLLRDHUP)) break;  // a short read: it is empty
-        }
-      }
-    }
-  }
-
- private:
-  int epoll_;
-  std::size_t open_;
-  char buffer_[buffer_bytes];
-};
-
-ssize_t recv_some(int fd, void* buffer, std::size_t size) { return libc_recv(fd, buffer, size, MSG_DONTWAIT); }
-ssize_t send_some(int fd, const void* data, std::size_t size) { return libc_send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL); }
-ssize_t read_some(int fd, void* buffer, std::size_t size) { return libc_read(fd, buffer, size); }
-ssize_t write_some(int fd, const void* data, std::size_t size) { return libc_write(fd, data, size); }
-using epoll_recv_send = epoll_server<recv_some, send_some>;
-using epoll_read_write = epoll_server<read_some, write_some>;
-
-// --- a ring ----------------------------------------------------------------------------------------------------------
-
-struct ring_server final : server {
-  struct connection {
-    int fd;
-    bool sending = false;
-    std::vector<char> buffer;
-  };
-  explicit ring_server(const std::vector<int>& fds) {
-    for (unsigned flags : {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL, 0u}) {
-      io_uring_params p{};
-      p.flags = flags | IORING_SETUP_CQSIZE;
-      p.cq_entries = 4096;
-      works = io_uring_queue_init_params(256, &ring_, &p) == 0;
-      if (works) break;
-    }
-    if (!works) return;
-    io_uring_register_ring_fd(&ring_);
-    all_.reserve(fds.size());
-    for (int fd : fds) all_.push_back({fd, false, std::vector<char>(buffer_bytes)});
-    open_ = all_.size();
-    for (auto& c : all_) receive(c);
-    io_uring_submit(&ring_);
-  }
-  ~ring_server() override { if (works) io_uring_queue_exit(&ring_); }
-
-  void serve(std::size_t requests) override {
-    if (!works) return;
-    while (requests > 0 && open_ > 0) {
-      io_uring_submit_and_wait(&ring_, 1);
-      unsigned head, seen = 0;
-      io_uring_cqe* cqe;
-      io_uring_for_each_cqe(&ring_, head, cqe) {
-        ++seen;
-        auto& c = *static_cast<connection*>(io_uring_cqe_get_data(cqe));
-        if (c.sending) {
-          c.sending = false;
-          receive(c);
-          --requests;
-        } else if (cqe->res > 0) {
-          c.sending = true;
-          io_uring_sqe* sqe = next();
-          io_uring_prep_send(sqe, c.fd, c.buffer.data(), std::size_t(cqe->res), MSG_NOSIGNAL);
-          io_uring_sqe_set_data(sqe, &c);
-        } else {
-          libc_close(c.fd);
-          --open_;
-        }
-      }
-      io_uring_cq_advance(&ring_, seen);
-    }
-    io_uring_submit(&ring_);
-  }
-  bool works = false;
-
- private:
-  io_uring_sqe* next() {
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    if (!sqe) {
-      io_uring_submit(&ring_);
-      sqe = io_uring_get_sqe(&ring_);
-    }
-    return sqe;
-  }
-  void receive(connection& c) {
-    io_uring_sqe* sqe = next();
-    io_uring_prep_recv(sqe, c.fd, c.buffer.data(), c.buffer.size(), 0);
-    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;  // 0.86 of the cost without, when it must wait anyway
-    io_uring_sqe_set_data(sqe, &c);
-  }
-  io_uring ring_{};
-  std::vector<connection> all_;
-  std::size_t open_ = 0;
 };
 
 // --- fibers ----------------------------------------------------------------------------------------------------------
