@@ -133,7 +133,7 @@ void compare(const std::string& title, std::vector<candidate> candidates, const 
   if (title.find(given.table) == std::string::npos) return;
   std::vector<measured> rows;
   for (std::size_t i = 0; i < candidates.size(); ++i)
-    if (candidates[i].name.find(given.only) != std::string::npos) rows.push_back({.who = &candidates[i], .is_raw = i == 0});
+    if (candidates[i].missing.empty() && candidates[i].name.find(given.only) != std::string::npos) rows.push_back({.who = &candidates[i], .is_raw = i == 0});
   if (rows.empty()) return;
   if (given.operations) {
     for (auto& m : rows) {
@@ -168,6 +168,8 @@ void compare(const std::string& title, std::vector<candidate> candidates, const 
     std::printf("\n");
     append_json(title, m.who->name, how.unit, median, low, high, ratio, wall);
   }
+  for (auto& c : candidates)
+    if (!c.missing.empty()) std::printf("  %-*s %s\n", int(width), c.name.c_str(), c.missing.c_str());
 }
 
 void headline(const std::string& title) {

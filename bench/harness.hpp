@@ -54,6 +54,7 @@ struct sample {
 struct candidate {
   std::string name;
   std::function<sample(std::size_t operations)> run;
+  std::string missing = {};  // why it can't be measured here; the row says so
 };
 
 // body(n) does n operations; thread CPU time.
