@@ -1,9 +1,10 @@
-// What the hooks cost where they have nothing to do: in a process without a single fiber.
+// What the hooks cost where they have nothing to do: in a process without a single fiber. And, last, a read among fibers.
 //
 // Raw is libc's own function, called through a pointer. "linked" is the plain name in a program that links the hooks and
 // has not enabled them; "enabled" the same after hooks::enable(). The calls are the cheapest that their names allow, so
 // that the difference shows; over a real receive it is a thousandth.
 
+#include <ringlet/fiber.hpp>
 #include <ringlet/hooks.hpp>
 
 #include <fcntl.h>
@@ -43,6 +44,45 @@ void three(const std::string& what, Plain plain, Bare bare) {
                      row(what + ", hooks enabled", true, plain),
                  },
                  {.rounds = 21, .round_ms = 4});
+}
+
+// A byte over a socket pair, in a process with fibers. What must wait is two fibers that answer each other: when one reads, its
+// byte is not there yet.
+void among_fibers() {
+  int near[2], far[2];  // the fiber waits on the second pair, and would take the bytes of the first
+  if (::socketpair(AF_UNIX, SOCK_STREAM, 0, near) || ::socketpair(AF_UNIX, SOCK_STREAM, 0, far)) return std::perror("socketpair");
+  const int ask = far[0], answer = far[1];
+  auto* const bare_read = reinterpret_cast<decltype(&::read)>(bench::libc_function("read"));
+  auto* const bare_write = reinterpret_cast<decltype(&::write)>(bench::libc_function("write"));
+  char byte = 0;
+  auto one_way = [&](auto* read) {
+    return [&, read](std::size_t n) {
+      for (; n; --n) {
+        bare_write(near[0], &byte, 1);
+        bench::keep(read(near[1], &byte, 1));
+      }
+    };
+  };
+  ringlet::hooks::enable();
+  // Itself a hooked call, so that it ends when this side closes.
+  ringlet::spawn([=] {
+    char got;
+    while (::read(answer, &got, 1) == 1) bare_write(answer, &got, 1);
+  });
+  bench::compare("write a byte, read it, in a process with fibers: ns of CPU each",
+                 {
+                     bench::timed("libc's write, libc's read", one_way(bare_read)),
+                     bench::timed("libc's write, hooked read that is ready", one_way(&::read)),
+                     bench::timed("libc's write, hooked read that must wait",
+                                  [&](std::size_t n) {
+                                    for (n = (n + 1) / 2; n; --n) {
+                                      bare_write(ask, &byte, 1);
+                                      bench::keep(::read(ask, &byte, 1));
+                                    }
+                                  }),
+                 });
+  ::close(ask);
+  ringlet::hooks::disable();
 }
 
 #define LIBC(name) reinterpret_cast<decltype(&::name)>(bench::libc_function(#name))
@@ -91,4 +131,6 @@ int main(int argc, char** argv) {
       });
   auto* bare_fcntl = LIBC(fcntl);
   three("fcntl(F_GETFL)", [&] { return ::fcntl(pair[0], F_GETFL, 0); }, [&, bare_fcntl] { return bare_fcntl(pair[0], F_GETFL, 0); });
+
+  among_fibers();
 }

@@ -40,7 +40,7 @@ std::string quoted(const std::string& text) {
 }
 
 void append_json(const std::string& table, const std::string& name, const char* unit, double median, double low, double high,
-                 double ratio, double wall) {
+                 double ratio, double wall, double ratio_low = 0, double ratio_high = 0) {
   if (given.json_file.empty()) return;
   FILE* out = std::fopen(given.json_file.c_str(), "a");
   if (!out) {
@@ -50,6 +50,7 @@ void append_json(const std::string& table, const std::string& name, const char* 
   std::fprintf(out, "{\"program\":%s,\"table\":%s,\"name\":%s,\"unit\":%s,\"median\":%.6g,\"low\":%.6g,\"high\":%.6g",
                quoted(program_name).c_str(), quoted(table).c_str(), quoted(name).c_str(), quoted(unit).c_str(), median, low, high);
   if (ratio > 0) std::fprintf(out, ",\"ratio\":%.4f", ratio);
+  if (ratio_low > 0) std::fprintf(out, ",\"ratio_low\":%.4f,\"ratio_high\":%.4f", ratio_low, ratio_high);
   if (wall >= 0) std::fprintf(out, ",\"wall\":%.6g", wall);
   std::fprintf(out, "}\n");
   std::fclose(out);
@@ -166,7 +167,7 @@ void compare(const std::string& title, std::vector<candidate> candidates, const 
                 median > 0 ? (high - low) / 2 / median * 100 : 0, ratio_text(ratio).c_str());
     if (with_wall) std::printf(" %8s", wall < 0 ? "" : number_text(wall).c_str());
     std::printf("\n");
-    append_json(title, m.who->name, how.unit, median, low, high, ratio, wall);
+    append_json(title, m.who->name, how.unit, median, low, high, ratio, wall, quantile(m.ratios, 0.25), quantile(m.ratios, 0.75));
   }
   for (auto& c : candidates)
     if (!c.missing.empty()) std::printf("  %-*s %s\n", int(width), c.name.c_str(), c.missing.c_str());

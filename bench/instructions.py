@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Instructions per operation of a benchmark's row, counted exactly: this machine has no performance counters.
+"""Instructions per operation of a benchmark's row, counted exactly: most machines of ours have no performance counters.
 
     bench/instructions.py BUILD PROGRAM ROW [OPERATIONS]
     bench/instructions.py build-release bench_switch "greenlet switch_to()"
@@ -14,20 +14,30 @@ import subprocess
 import sys
 
 
-def collected(build, program, row, operations, extra=()):
-    command = ["valgrind", "--tool=callgrind", *(extra or ["--callgrind-out-file=/dev/null"]), os.path.join(build, "bench", program),
-               "--only", row, "--operations", str(operations)]
+class Uncounted(Exception):
+    pass
+
+
+def collected(build: str, program: str, row: str, operations: int, table: str) -> int:
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", os.path.join(build, "bench", program),
+               "--only", row, "--table", table, "--operations", str(operations)]
     environment = dict(os.environ, RINGLET_ENGINE="epoll")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     found = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode != 0 or not found:
-        sys.exit(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+        raise Uncounted(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stderr[-2000:]}")
     return int(found.group(1))
 
 
-if len(sys.argv) < 4:
-    sys.exit(__doc__)
-build, program, row = sys.argv[1:4]
-operations = int(sys.argv[4]) if len(sys.argv) > 4 else 20000
-each = (collected(build, program, row, 2 * operations) - collected(build, program, row, operations)) / operations
-print(f"{row}: {each:.1f} instructions")
+def each(build: str, program: str, row: str, operations: int = 20000, table: str = "") -> float:
+    return (collected(build, program, row, 2 * operations, table) - collected(build, program, row, operations, table)) / operations
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    try:
+        count = each(*sys.argv[1:4], *map(int, sys.argv[4:5]))
+    except Uncounted as why:
+        sys.exit(str(why))
+    print(f"{sys.argv[3]}: {count:.1f} instructions")

@@ -75,10 +75,26 @@ def hand_over(n: int) -> int:
 others = []
 
 
-def arm_and_cancel(n: int) -> int:
+def arm_others() -> None:
+    loop = gevent.get_hub().loop
     while len(others) < peer.ARMED:
-        others.append(gevent.Timeout(7200))
-        others[-1].start()
+        others.append(loop.timer(7200))
+        others[-1].start(nothing)
+
+
+def arm_and_cancel(n: int) -> int:
+    arm_others()
+    loop = gevent.get_hub().loop
+    for _ in range(n):
+        timer = loop.timer(3600)
+        timer.start(nothing)
+        timer.stop()
+        timer.close()
+    return n
+
+
+def limits(n: int) -> int:
+    arm_others()
     for _ in range(n):
         timeout = gevent.Timeout(3600)
         timeout.start()
@@ -94,4 +110,5 @@ peer.run(serve, {
     "queue": hand_over,
     "sleep1000": lambda n: together(peer.CROWD, n, gevent.sleep, 0.001),
     "timer": arm_and_cancel,
+    "timeout": limits,
 })

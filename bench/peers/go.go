@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -93,10 +94,23 @@ func queue(n int) int {
 
 var others []*time.Timer
 
-func timer(n int) int {
+func armOthers() {
 	for len(others) < armed {
 		others = append(others, time.AfterFunc(2*time.Hour, func() {}))
 	}
+}
+
+func timeout(n int) int {
+	armOthers()
+	for i := 0; i < n; i++ {
+		_, cancel := context.WithTimeout(context.Background(), time.Hour)
+		cancel()
+	}
+	return n
+}
+
+func timer(n int) int {
+	armOthers()
 	for i := 0; i < n; i++ {
 		time.AfterFunc(time.Hour, func() {}).Stop()
 	}
@@ -116,6 +130,7 @@ func main() {
 		"queue":     queue,
 		"sleep1000": func(n int) int { return together(crowd, n, func() { time.Sleep(time.Millisecond) }) },
 		"timer":     timer,
+		"timeout":   timeout,
 	}
 	var name string
 	var n int

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 
 #include "../harness.hpp"
 
@@ -57,8 +58,7 @@ load::~load() {
 }
 
 void load::fail(const char* what) const {
-  std::fprintf(stderr, "bench_peers: %s: %s: %s\n", peer_.c_str(), what, std::strerror(errno));
-  std::exit(1);
+  throw std::runtime_error(peer_ + ": " + what + ": " + std::strerror(errno));
 }
 
 int load::connected() {

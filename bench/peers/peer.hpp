@@ -15,7 +15,8 @@
 //   spawn100  begin 100 that do nothing, then wait for all; one of them
 //   queue     two fibers, two queues of one place; an item there and one back
 //   sleep1000 1,000 fibers that sleep a millisecond again and again; one sleep
-//   timer     arm a timer of an hour and cancel it, while 10,000 others are armed
+//   timer     arm a timer of an hour that calls something, and cancel it, while 10,000 others are armed
+//   timeout   the same with what limits a block of the caller's own (a scope, a context)
 //
 // Whoever asks reads the peer's CPU clock before and after, so a peer measures nothing itself.
 

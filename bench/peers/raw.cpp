@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <sys/timerfd.h>
-#include <time.h>
 
 #include <string>
 #include <vector>
@@ -44,12 +43,6 @@ int work(int argc, char** argv) {
                     {"queue",
                      [&](std::size_t n) {
                        for (std::size_t i = 0; i < n; ++i) pair.there_and_back();
-                       return n;
-                     }},
-                    {"sleep1000",  // one thread that sleeps, not a thousand: the least that the kernel takes for a sleep
-                     [](std::size_t n) {
-                       const timespec millisecond{0, 1'000'000};
-                       for (std::size_t i = 0; i < n; ++i) ::nanosleep(&millisecond, nullptr);
                        return n;
                      }},
                     {"timer", [timer](std::size_t n) {

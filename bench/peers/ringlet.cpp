@@ -78,10 +78,20 @@ std::size_t hand_over(std::size_t n) {
   return n;
 }
 
-std::size_t arm_and_cancel(std::size_t n) {
+void arm_others() {
   static std::deque<ringlet::timer> others;
   while (others.size() < peer::armed) others.emplace_back(std::chrono::hours(2), [] {});
+}
+
+std::size_t arm_and_cancel(std::size_t n) {
+  arm_others();
   for (std::size_t i = 0; i < n; ++i) ringlet::timer(std::chrono::hours(1), [] {}).cancel();
+  return n;
+}
+
+std::size_t limits(std::size_t n) {
+  arm_others();
+  for (std::size_t i = 0; i < n; ++i) ringlet::timeout limit(std::chrono::hours(1));
   return n;
 }
 
@@ -103,5 +113,6 @@ int main(int argc, char** argv) {
                     {"queue", hand_over},
                     {"sleep1000",
                      [](std::size_t n) { return together<peer::crowd>(n, [] { ringlet::sleep(std::chrono::milliseconds(1)); }); }},
-                    {"timer", arm_and_cancel}});
+                    {"timer", arm_and_cancel},
+                    {"timeout", limits}});
 }

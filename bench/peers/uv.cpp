@@ -20,7 +20,7 @@ struct connection {
     uv_tcp_t tcp;
     uv_pipe_t pipe;
   };
-  uv_write_t writing;
+  uv_write_t rest;
   std::unique_ptr<char[]> buffer{new char[bytes]};
 };
 
@@ -32,13 +32,25 @@ void end(connection* c) {
   if (!uv_is_closing(&c->handle)) uv_close(&c->handle, [](uv_handle_t* h) { delete static_cast<connection*>(h->data); });
 }
 
+void begin_reading(uv_stream_t* stream);
+
 void on_read(uv_stream_t* stream, ssize_t got, const uv_buf_t* buffer) {
   auto* c = static_cast<connection*>(stream->data);
   if (got < 0) return end(c);
   if (got == 0) return;
-  const uv_buf_t back = uv_buf_init(buffer->base, unsigned(got));
-  // The client waits for the answer before it sends more, so nothing is read into the buffer meanwhile.
-  uv_write(&c->writing, stream, &back, 1, [](uv_write_t* w, int status) { if (status < 0) end(static_cast<connection*>(w->handle->data)); });
+  uv_buf_t back = uv_buf_init(buffer->base, unsigned(got));
+  const int sent = uv_try_write(stream, &back, 1);
+  if (sent == got) return;
+  if (sent < 0 && sent != UV_EAGAIN) return end(c);
+  // The rest when there is room; until then nothing may be read into the buffer.
+  if (sent > 0) back = uv_buf_init(buffer->base + sent, unsigned(got - sent));
+  uv_read_stop(stream);
+  uv_write(&c->rest, stream, &back, 1, [](uv_write_t* w, int status) { status < 0 ? end(static_cast<connection*>(w->handle->data)) : begin_reading(w->handle); });
+}
+
+void begin_reading(uv_stream_t* stream) {
+  auto give = [](uv_handle_t* h, std::size_t, uv_buf_t* b) { *b = uv_buf_init(static_cast<connection*>(h->data)->buffer.get(), unsigned(bytes)); };
+  uv_read_start(stream, give, on_read);
 }
 
 void on_connection(uv_stream_t* server, int status) {
@@ -47,9 +59,7 @@ void on_connection(uv_stream_t* server, int status) {
   begin(*c);
   c->handle.data = c;
   if (uv_accept(server, &c->stream)) return end(c);
-  uv_read_start(
-      &c->stream, [](uv_handle_t* h, std::size_t, uv_buf_t* b) { *b = uv_buf_init(static_cast<connection*>(h->data)->buffer.get(), unsigned(bytes)); },
-      on_read);
+  begin_reading(&c->stream);
 }
 
 void serve(std::size_t size) {
