@@ -1,13 +1,15 @@
-// The peers: other ways to have many flows of control, held against ours and against no runtime at all, in the same run.
+// The peers: other ways to have many flows of control, held against ours and against no runtime at all, in the same
+// run.
 //
-// Each peer is a process of its own (peers/: one file each, Go and Python among them) on the first core; this program, on
-// the last, tells it what to do or sends it requests, and reads its CPU clock before and after. They take turns, round by
-// round. For the server's tables the connections of all peers are open at once, and the load is the same code for all: each
-// connection has one request under way; what comes back is compared with what was sent. Beside the CPU time stands the wall
-// clock a request (at many connections: the throughput; where one core is both, it means nothing).
+// Each peer is a process of its own (peers/: one file each, Go and Python among them) on the first core; this program,
+// on the last, tells it what to do or sends it requests, and reads its CPU clock before and after. They take turns,
+// round by round. For the server's tables the connections of all peers are open at once, and the load is the same code
+// for all: each connection has one request under way; what comes back is compared with what was sent. Beside the CPU
+// time stands the wall clock a request (at many connections: the throughput; where one core is both, it means nothing).
 //
-// Memory is that of a connection that has had one answer and then is idle: the resident memory of the process (its Rss), and
-// beside it what it costs in the kernel for page tables and threads; sockets cost everybody the same and are left out.
+// Memory is that of a connection that has had one answer and then is idle: the resident memory of the process (its
+// Rss), and beside it what it costs in the kernel for page tables and threads; sockets cost everybody the same and are
+// left out.
 //
 // A peer that is not installed has a row that says so. One that has no such thing (libuv has no fibers) has no row.
 
@@ -54,10 +56,17 @@ const std::vector<peer> servers{
     {"gevent", "gevent_peer.py"},
 };
 const std::vector<peer> workers{
-    {"raw", "peer_raw", {"contexts"}},   {"ringlet", "peer_ringlet"},     {"threads", "peer_threads"},
-    {"Boost.Fiber", "peer_boost_fiber"}, {"Boost.Asio, spawn", "peer_asio"}, {"State Threads", "peer_st"},
-    {"GNU Pth", "peer_pth"},           {"libuv", "peer_uv"},            {"Go", "peer_go"},
-    {"greenlet", "greenlet_peer.py"},  {"gevent", "gevent_peer.py"},
+    {"raw", "peer_raw", {"contexts"}},
+    {"ringlet", "peer_ringlet"},
+    {"threads", "peer_threads"},
+    {"Boost.Fiber", "peer_boost_fiber"},
+    {"Boost.Asio, spawn", "peer_asio"},
+    {"State Threads", "peer_st"},
+    {"GNU Pth", "peer_pth"},
+    {"libuv", "peer_uv"},
+    {"Go", "peer_go"},
+    {"greenlet", "greenlet_peer.py"},
+    {"gevent", "gevent_peer.py"},
 };
 
 struct workload {
@@ -85,7 +94,8 @@ bool is_python(const peer& p) { return std::string(p.program).ends_with(".py"); 
 std::vector<std::string> command(const peer& p, const std::vector<std::string>& told) {
   std::vector<std::string> words;
   if (is_python(p)) {
-    words = {"/usr/bin/python3", std::string(PEERS_SOURCE) + "/" + p.program};  // the one that Debian's packages are for
+    words = {"/usr/bin/python3",
+             std::string(PEERS_SOURCE) + "/" + p.program};  // the one that Debian's packages are for
   } else {
     words = {built + "/" + p.program};
   }
@@ -109,7 +119,8 @@ struct bout {
 
   bout(const peer& p, transport over, std::size_t count, std::size_t bytes)
       : at(over),
-        server(command(p, {"echo", std::to_string(std::max<std::size_t>(bytes, 4096))}), p.environment, cores.peers, at.fd, false),
+        server(command(p, {"echo", std::to_string(std::max<std::size_t>(bytes, 4096))}), p.environment, cores.peers,
+               at.fd, false),
         clients((at.close(), p.name), at, count, bytes) {
     clients.connect_each(1);  // when that is answered, it has started
     clients.run(count);
@@ -124,7 +135,9 @@ struct bout {
 };
 
 std::string number(std::size_t n) { return n < 1000 ? std::to_string(n) : std::to_string(n / 1000) + ",000"; }
-std::string size_text(std::size_t bytes) { return bytes < 1024 ? std::to_string(bytes) + " B" : std::to_string(bytes / 1024) + " KiB"; }
+std::string size_text(std::size_t bytes) {
+  return bytes < 1024 ? std::to_string(bytes) + " B" : std::to_string(bytes / 1024) + " KiB";
+}
 std::string plural(std::size_t n) { return number(n) + (n == 1 ? " connection" : " connections"); }
 
 float quantile(std::vector<float> all, double q) {
@@ -138,7 +151,8 @@ bool asked_for(const std::string& title) { return title.find(bench::asked().tabl
 
 // Candidates of all servers; run(bout, n) does the work. The bouts live as long as they.
 template <class Run>
-std::vector<bench::candidate> of_servers(std::vector<std::shared_ptr<bout>>& bouts, transport over, std::size_t count, std::size_t bytes, Run run) {
+std::vector<bench::candidate> of_servers(std::vector<std::shared_ptr<bout>>& bouts, transport over, std::size_t count,
+                                         std::size_t bytes, Run run) {
   std::vector<bench::candidate> all;
   for (const auto& p : servers) {
     if (!bench::wanted({p.name})) continue;
@@ -154,14 +168,16 @@ std::vector<bench::candidate> of_servers(std::vector<std::shared_ptr<bout>>& bou
 }
 
 void echo(transport over, std::size_t count, std::size_t bytes) {
-  const std::string title = std::string("echo, ") + bench::text(over) + ", " + size_text(bytes) + ", " + plural(count) + ": ns of the server's CPU a request";
+  const std::string title = std::string("echo, ") + bench::text(over) + ", " + size_text(bytes) + ", " + plural(count) +
+                            ": ns of the server's CPU a request";
   if (!asked_for(title)) return;
   std::vector<std::shared_ptr<bout>> bouts;
   auto all = of_servers(bouts, over, count, bytes, [](bout& b, std::size_t n) { b.clients.run(n); });
   auto names = all;
   bench::compare(title, std::move(all), {.rounds = 9, .round_ms = 20});
   if (count > 1 || bench::asked().operations) return;
-  const std::string table = std::string("echo, ") + bench::text(over) + ", " + size_text(bytes) + ", 1 connection: latency";
+  const std::string table =
+      std::string("echo, ") + bench::text(over) + ", " + size_text(bytes) + ", 1 connection: latency";
   bench::headline(table);
   std::size_t i = 0;
   double raw50 = 0, raw99 = 0;
@@ -176,10 +192,12 @@ void echo(transport over, std::size_t count, std::size_t bytes) {
 }
 
 void accepts(transport over) {
-  const std::string title = std::string("connect, one request, close: ") + bench::text(over) + ": ns of the server's CPU each";
+  const std::string title =
+      std::string("connect, one request, close: ") + bench::text(over) + ": ns of the server's CPU each";
   if (!asked_for(title)) return;
   std::vector<std::shared_ptr<bout>> bouts;
-  bench::compare(title, of_servers(bouts, over, 0, 64, [](bout& b, std::size_t n) { b.clients.connect_each(n); }), {.rounds = 9, .round_ms = 15});
+  bench::compare(title, of_servers(bouts, over, 0, 64, [](bout& b, std::size_t n) { b.clients.connect_each(n); }),
+                 {.rounds = 9, .round_ms = 15});
 }
 
 void idle(transport over, std::size_t count) {
@@ -197,8 +215,10 @@ void idle(transport over, std::size_t count) {
       const double resident = one.server.resident(), in_kernel = one.server.in_kernel();
       bench::load others(p.name, one.at, count, 64);
       others.run(count);
-      bench::value(table, std::string(p.name) + ", resident", (one.server.resident() - resident) / double(count), "bytes");
-      bench::value(table, std::string(p.name) + ", page tables and threads", (one.server.in_kernel() - in_kernel) / double(count), "bytes");
+      bench::value(table, std::string(p.name) + ", resident", (one.server.resident() - resident) / double(count),
+                   "bytes");
+      bench::value(table, std::string(p.name) + ", page tables and threads",
+                   (one.server.in_kernel() - in_kernel) / double(count), "bytes");
     } catch (const std::runtime_error& e) {
       std::printf("  %-48s %s\n", p.name, e.what());
     }
@@ -218,17 +238,19 @@ void fibers(const workload& w) {
     auto who = std::make_shared<bench::process>(command(p, {"work"}), p.environment, cores.peers, -1, true);
     const std::string order = std::string(w.name) + " ";
     if (who->ask(order + "1") == "none") continue;
-    all.push_back({p.name, [who, order, name = p.name, least = w.least](std::size_t n) {
-                     n = std::max(n, least);
-                     const double start = who->cpu_ns(), wall = bench::wall_ns();
-                     const std::string answer = who->ask(order + std::to_string(n));
-                     const bench::sample s{who->cpu_ns() - start, std::atof(answer.c_str() + 5), bench::wall_ns() - wall};
-                     if (answer.rfind("done ", 0) != 0) {
-                       std::fprintf(stderr, "bench_peers: %s does not answer `%s%zu`: '%s'\n", name, order.c_str(), n, answer.c_str());
-                       std::exit(1);
-                     }
-                     return s;
-                   }});
+    all.push_back(
+        {p.name, [who, order, name = p.name, least = w.least](std::size_t n) {
+           n = std::max(n, least);
+           const double start = who->cpu_ns(), wall = bench::wall_ns();
+           const std::string answer = who->ask(order + std::to_string(n));
+           const bench::sample s{who->cpu_ns() - start, std::atof(answer.c_str() + 5), bench::wall_ns() - wall};
+           if (answer.rfind("done ", 0) != 0) {
+             std::fprintf(stderr, "bench_peers: %s does not answer `%s%zu`: '%s'\n", name, order.c_str(), n,
+                          answer.c_str());
+             std::exit(1);
+           }
+           return s;
+         }});
   }
   bench::compare(title, std::move(all), {.rounds = 9, .round_ms = 10});
 }
@@ -256,7 +278,8 @@ int main(int argc, char** argv) try {
     for (std::size_t count : {1, 16, 128, 1000, 10'000}) {
       if (count > 16 && quick) break;
       if ((count + 10) * servers.size() > files.rlim_max) {
-        std::printf("\necho, %s, %s: not measured: %lu descriptors are allowed\n", bench::text(over), plural(count).c_str(), files.rlim_max);
+        std::printf("\necho, %s, %s: not measured: %lu descriptors are allowed\n", bench::text(over),
+                    plural(count).c_str(), files.rlim_max);
         continue;
       }
       echo(over, count, 64);
@@ -265,7 +288,8 @@ int main(int argc, char** argv) try {
     accepts(over);
   }
   for (std::size_t count : {1000, 10'000})
-    if ((!quick || count == 1000) && count + 100 < files.rlim_max && bench::asked().operations == 0) idle(transport::tcp, count);
+    if ((!quick || count == 1000) && count + 100 < files.rlim_max && bench::asked().operations == 0)
+      idle(transport::tcp, count);
 } catch (const std::runtime_error& e) {
   std::fprintf(stderr, "bench_peers: %s\n", e.what());
   return 1;

@@ -30,7 +30,8 @@ def collected(build: str, program: str, row: str, operations: int, table: str) -
 
 
 def each(build: str, program: str, row: str, operations: int = 20000, table: str = "") -> float:
-    return (collected(build, program, row, 2 * operations, table) - collected(build, program, row, operations, table)) / operations
+    once, twice = (collected(build, program, row, times * operations, table) for times in (1, 2))
+    return (twice - once) / operations
 
 
 if __name__ == "__main__":

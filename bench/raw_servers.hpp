@@ -49,7 +49,8 @@ struct server {
 // Edge-triggered, one try after each event. The listener, if there is one, is level-triggered and must be non-blocking.
 template <auto& Receive, auto& Send>
 struct epoll_server final : server {
-  explicit epoll_server(const std::vector<int>& fds, int listener = -1) : epoll_(::epoll_create1(EPOLL_CLOEXEC)), listener_(listener) {
+  explicit epoll_server(const std::vector<int>& fds, int listener = -1)
+      : epoll_(::epoll_create1(EPOLL_CLOEXEC)), listener_(listener) {
     for (int fd : fds) add(fd);
     if (listener >= 0) watch(listener, EPOLLIN);
   }
@@ -75,7 +76,8 @@ struct epoll_server final : server {
           }
           Send(fd, buffer_, std::size_t(got));
           if (--requests == 0) return;
-          if (std::size_t(got) < sizeof buffer_ && !(events[i].events & EPOLLRDHUP)) break;  // a short read: it is empty
+          if (std::size_t(got) < sizeof buffer_ && !(events[i].events & EPOLLRDHUP))
+            break;  // a short read: it is empty
         }
       }
     }
@@ -100,7 +102,9 @@ struct epoll_server final : server {
 };
 
 inline ssize_t recv_some(int fd, void* buffer, std::size_t size) { return libc_recv(fd, buffer, size, MSG_DONTWAIT); }
-inline ssize_t send_some(int fd, const void* data, std::size_t size) { return libc_send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL); }
+inline ssize_t send_some(int fd, const void* data, std::size_t size) {
+  return libc_send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
 inline ssize_t read_some(int fd, void* buffer, std::size_t size) { return libc_read(fd, buffer, size); }
 inline ssize_t write_some(int fd, const void* data, std::size_t size) { return libc_write(fd, data, size); }
 using epoll_recv_send = epoll_server<recv_some, send_some>;
@@ -124,7 +128,9 @@ struct ring_server final : server {
     if (listener_ >= 0) accept_next();
     io_uring_submit(&ring_);
   }
-  ~ring_server() override { if (works) io_uring_queue_exit(&ring_); }
+  ~ring_server() override {
+    if (works) io_uring_queue_exit(&ring_);
+  }
 
   void serve(std::size_t requests) override {
     if (!works) return;

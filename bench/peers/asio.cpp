@@ -23,7 +23,9 @@ asio::io_context loop(1);
 template <class Body>
 void begin(Body body) {
 #if BOOST_VERSION >= 108000
-  asio::spawn(loop, std::move(body), [](std::exception_ptr e) { if (e) std::rethrow_exception(e); });
+  asio::spawn(loop, std::move(body), [](std::exception_ptr e) {
+    if (e) std::rethrow_exception(e);
+  });
 #else
   asio::spawn(loop, std::move(body));
 #endif
@@ -69,7 +71,9 @@ template <class Each>
 std::size_t together(std::size_t count, std::size_t n, Each each) {
   const std::size_t times = peer::share(n, count);
   for (std::size_t i = 0; i < count; ++i)
-    begin([=](asio::yield_context yield) mutable { for (std::size_t i = 0; i < times; ++i) each(yield); });
+    begin([=](asio::yield_context yield) mutable {
+      for (std::size_t i = 0; i < times; ++i) each(yield);
+    });
   loop.restart();
   loop.run();
   return times * count;
@@ -109,11 +113,13 @@ int main(int argc, char** argv) {
                      }},
                     {"sleep1000",
                      [](std::size_t n) {
-                       return together(peer::crowd, n, [timer = std::shared_ptr<asio::steady_timer>()](asio::yield_context yield) mutable {
-                         if (!timer) timer = std::make_shared<asio::steady_timer>(loop);
-                         timer->expires_after(std::chrono::milliseconds(1));
-                         timer->async_wait(yield);
-                       });
+                       return together(
+                           peer::crowd, n,
+                           [timer = std::shared_ptr<asio::steady_timer>()](asio::yield_context yield) mutable {
+                             if (!timer) timer = std::make_shared<asio::steady_timer>(loop);
+                             timer->expires_after(std::chrono::milliseconds(1));
+                             timer->async_wait(yield);
+                           });
                      }},
                     {"timer", arm_and_cancel}});
 }

@@ -41,7 +41,12 @@ void listener::close() {
 }
 
 load::load(std::string peer, const listener& at, std::size_t connections, std::size_t bytes)
-    : peer_(std::move(peer)), address_(at.address), size_(at.size), request_(bytes), answer_(bytes), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
+    : peer_(std::move(peer)),
+      address_(at.address),
+      size_(at.size),
+      request_(bytes),
+      answer_(bytes),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   for (std::size_t i = 0; i < bytes; ++i) request_[i] = char('!' + i % 89);
   all_.reserve(connections);
   for (std::size_t i = 0; i < connections; ++i) {
@@ -57,9 +62,7 @@ load::~load() {
   ::close(epoll_);
 }
 
-void load::fail(const char* what) const {
-  throw std::runtime_error(peer_ + ": " + what + ": " + std::strerror(errno));
-}
+void load::fail(const char* what) const { throw std::runtime_error(peer_ + ": " + what + ": " + std::strerror(errno)); }
 
 int load::connected() {
   const auto* to = reinterpret_cast<const sockaddr*>(&address_);
@@ -86,7 +89,8 @@ bool load::receive(connection& c) {
   if (got <= 0) fail(got ? "recv" : "it closed the connection");
   // What has come is compared at once: the buffer is everybody's. The number is that of this connection's request.
   std::memcpy(request_.data(), &c.number, sizeof c.number);
-  if (std::memcmp(answer_.data() + c.got, request_.data() + c.got, std::size_t(got))) fail("the answer is not what was sent");
+  if (std::memcmp(answer_.data() + c.got, request_.data() + c.got, std::size_t(got)))
+    fail("the answer is not what was sent");
   c.got += std::size_t(got);
   return c.got == request_.size();
 }

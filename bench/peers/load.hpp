@@ -1,8 +1,8 @@
 #pragma once
 // The load: connections to one server, each with one request at a time. The same for every peer.
 //
-// A request is so many bytes, the first eight its own number; the answer must be the same bytes. Whatever is wrong (another
-// byte, the end, ten seconds of silence) is a std::runtime_error with the peer's name.
+// A request is so many bytes, the first eight its own number; the answer must be the same bytes. Whatever is wrong
+// (another byte, the end, ten seconds of silence) is a std::runtime_error with the peer's name.
 
 #include <sys/socket.h>
 

@@ -40,7 +40,8 @@ cores::cores() {
     if (CPU_ISSET(i, &mine)) driver = i;
 }
 
-process::process(std::vector<std::string> command, const std::vector<std::string>& environment, int core, int listener, bool pipes) {
+process::process(std::vector<std::string> command, const std::vector<std::string>& environment, int core, int listener,
+                 bool pipes) {
   int in[2] = {-1, -1}, out[2] = {-1, -1};
   if (pipes && (::pipe2(in, O_CLOEXEC) || ::pipe2(out, O_CLOEXEC))) fail("pipe2");
   const pid_t parent = ::getpid();

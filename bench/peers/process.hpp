@@ -19,7 +19,8 @@ struct cores {
 class process {
  public:
   // listener: becomes its descriptor 3. pipes: its standard input and output.
-  process(std::vector<std::string> command, const std::vector<std::string>& environment, int core, int listener, bool pipes);
+  process(std::vector<std::string> command, const std::vector<std::string>& environment, int core, int listener,
+          bool pipes);
   ~process();  // ends it
   process(const process&) = delete;
 

@@ -24,7 +24,9 @@ pth_t begin(Body& body) {
 template <class Each>
 std::size_t together(std::size_t count, std::size_t n, Each each) {
   const std::size_t times = peer::share(n, count);
-  auto body = [=] { for (std::size_t i = 0; i < times; ++i) each(); };
+  auto body = [=] {
+    for (std::size_t i = 0; i < times; ++i) each();
+  };
   std::vector<pth_t> all;
   for (std::size_t i = 0; i < count; ++i) all.push_back(begin(body));
   for (auto t : all) pth_join(t, nullptr);

@@ -18,12 +18,14 @@ bool direct = false;
 
 void converse(int fd, std::size_t bytes) {
   if (direct) {
-    peer::echo(bytes, [fd](char* to, std::size_t n) { return ringlet::io::read(fd, to, n); },
-               [fd](const char* from, std::size_t n) { return ringlet::io::write(fd, from, n); });
+    peer::echo(
+        bytes, [fd](char* to, std::size_t n) { return ringlet::io::read(fd, to, n); },
+        [fd](const char* from, std::size_t n) { return ringlet::io::write(fd, from, n); });
     ringlet::io::close(fd);
   } else {
-    peer::echo(bytes, [fd](char* to, std::size_t n) { return ::read(fd, to, n); },
-               [fd](const char* from, std::size_t n) { return ::write(fd, from, n); });
+    peer::echo(
+        bytes, [fd](char* to, std::size_t n) { return ::read(fd, to, n); },
+        [fd](const char* from, std::size_t n) { return ::write(fd, from, n); });
     ::close(fd);
   }
 }
@@ -52,7 +54,9 @@ std::size_t together(std::size_t n, Each each) {
   const std::size_t times = peer::share(n, Count);
   std::vector<ringlet::any_fiber> all;
   for (std::size_t i = 0; i < Count; ++i)
-    all.push_back(ringlet::spawn([times, each] { for (std::size_t i = 0; i < times; ++i) each(); }));
+    all.push_back(ringlet::spawn([times, each] {
+      for (std::size_t i = 0; i < times; ++i) each();
+    }));
   ringlet::joinall(all);
   return times * Count;
 }
@@ -69,7 +73,9 @@ std::size_t spawn_100(std::size_t n) {
 
 std::size_t hand_over(std::size_t n) {
   ringlet::queue<int> there{1}, back{1};
-  auto other = ringlet::spawn([&, n] { for (std::size_t i = 0; i < n; ++i) back.put(*there.get()); });
+  auto other = ringlet::spawn([&, n] {
+    for (std::size_t i = 0; i < n; ++i) back.put(*there.get());
+  });
   for (std::size_t i = 0; i < n; ++i) {
     there.put(int(i));
     back.get();
@@ -100,19 +106,20 @@ std::size_t limits(std::size_t n) {
 int main(int argc, char** argv) {
   if (argc > 1 && std::string(argv[argc - 1]) == "io") direct = true, --argc;
   auto yield = [] { ringlet::yield(); };
-  return peer::run(argc, argv, serve,
-                   {{"switch", by_hand},
-                    {"yield2", [=](std::size_t n) { return together<2>(n, yield); }},
-                    {"yield1000", [=](std::size_t n) { return together<peer::crowd>(n, yield); }},
-                    {"spawn",
-                     [](std::size_t n) {
-                       for (std::size_t i = 0; i < n; ++i) ringlet::spawn([] {}).join();
-                       return n;
-                     }},
-                    {"spawn100", spawn_100},
-                    {"queue", hand_over},
-                    {"sleep1000",
-                     [](std::size_t n) { return together<peer::crowd>(n, [] { ringlet::sleep(std::chrono::milliseconds(1)); }); }},
-                    {"timer", arm_and_cancel},
-                    {"timeout", limits}});
+  return peer::run(
+      argc, argv, serve,
+      {{"switch", by_hand},
+       {"yield2", [=](std::size_t n) { return together<2>(n, yield); }},
+       {"yield1000", [=](std::size_t n) { return together<peer::crowd>(n, yield); }},
+       {"spawn",
+        [](std::size_t n) {
+          for (std::size_t i = 0; i < n; ++i) ringlet::spawn([] {}).join();
+          return n;
+        }},
+       {"spawn100", spawn_100},
+       {"queue", hand_over},
+       {"sleep1000",
+        [](std::size_t n) { return together<peer::crowd>(n, [] { ringlet::sleep(std::chrono::milliseconds(1)); }); }},
+       {"timer", arm_and_cancel},
+       {"timeout", limits}});
 }

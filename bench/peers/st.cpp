@@ -16,8 +16,9 @@ std::size_t buffer_bytes = 0;
 
 void* converse(void* argument) {
   const auto fd = static_cast<st_netfd_t>(argument);
-  peer::echo(buffer_bytes, [fd](char* to, std::size_t n) { return st_read(fd, to, n, ST_UTIME_NO_TIMEOUT); },
-             [fd](const char* from, std::size_t n) { return st_write(fd, from, n, ST_UTIME_NO_TIMEOUT); });
+  peer::echo(
+      buffer_bytes, [fd](char* to, std::size_t n) { return st_read(fd, to, n, ST_UTIME_NO_TIMEOUT); },
+      [fd](const char* from, std::size_t n) { return st_write(fd, from, n, ST_UTIME_NO_TIMEOUT); });
   st_netfd_close(fd);
   return nullptr;
 }
@@ -47,15 +48,17 @@ st_thread_t begin(Body& body) {
 template <class Each>
 std::size_t together(std::size_t count, std::size_t n, Each each) {
   const std::size_t times = peer::share(n, count);
-  auto body = [=] { for (std::size_t i = 0; i < times; ++i) each(); };
+  auto body = [=] {
+    for (std::size_t i = 0; i < times; ++i) each();
+  };
   std::vector<st_thread_t> all;
   for (std::size_t i = 0; i < count; ++i) all.push_back(begin(body));
   for (auto t : all) st_thread_join(t, nullptr);
   return times * count;
 }
 
-// 1.9 has no yield, and a sleep of no time asks the kernel. So each wakes the next and waits for the one before: a way through
-// the scheduler and one switch each time, which is what a yield is.
+// 1.9 has no yield, and a sleep of no time asks the kernel. So each wakes the next and waits for the one before: a way
+// through the scheduler and one switch each time, which is what a yield is.
 std::size_t take_turns(std::size_t count, std::size_t n) {
   static std::vector<st_cond_t> turn;
   while (turn.size() < count) turn.push_back(st_cond_new());
@@ -95,7 +98,9 @@ struct place {
 
 std::size_t hand_over(std::size_t n) {
   static place there, back;
-  auto answer = [n] { for (std::size_t i = 0; i < n; ++i) back.put(there.get()); };
+  auto answer = [n] {
+    for (std::size_t i = 0; i < n; ++i) back.put(there.get());
+  };
   st_thread_t other = begin(answer);
   for (std::size_t i = 0; i < n; ++i) {
     there.put(int(i));

@@ -23,8 +23,9 @@ struct call {
 void* converse(void* argument) {
   const call c = *static_cast<call*>(argument);
   delete static_cast<call*>(argument);
-  peer::echo(c.bytes, [c](char* to, std::size_t n) { return ::read(c.fd, to, n); },
-             [c](const char* from, std::size_t n) { return ::write(c.fd, from, n); });
+  peer::echo(
+      c.bytes, [c](char* to, std::size_t n) { return ::read(c.fd, to, n); },
+      [c](const char* from, std::size_t n) { return ::write(c.fd, from, n); });
   ::close(c.fd);
   return nullptr;
 }
@@ -46,7 +47,10 @@ template <class Each>
 std::size_t together(std::size_t count, std::size_t n, Each each) {
   const std::size_t times = peer::share(n, count);
   std::vector<std::thread> all;
-  for (std::size_t i = 0; i < count; ++i) all.emplace_back([=] { for (std::size_t i = 0; i < times; ++i) each(); });
+  for (std::size_t i = 0; i < count; ++i)
+    all.emplace_back([=] {
+      for (std::size_t i = 0; i < times; ++i) each();
+    });
   for (auto& t : all) t.join();
   return times * count;
 }
@@ -73,7 +77,9 @@ struct place {
 
 std::size_t hand_over(std::size_t n) {
   place there, back;
-  std::thread other([&, n] { for (std::size_t i = 0; i < n; ++i) back.put(there.get()); });
+  std::thread other([&, n] {
+    for (std::size_t i = 0; i < n; ++i) back.put(there.get());
+  });
   for (std::size_t i = 0; i < n; ++i) {
     there.put(int(i));
     back.get();
@@ -93,7 +99,8 @@ int main(int argc, char** argv) {
                        for (std::size_t i = 0; i < n; ++i) std::thread([] {}).join();
                        return n;
                      }},
-                    {"spawn100", [](std::size_t n) {
+                    {"spawn100",
+                     [](std::size_t n) {
                        for (std::size_t i = 0; i < peer::share(n, 100); ++i) together(100, 100, [] {});
                        return peer::share(n, 100) * 100;
                      }},

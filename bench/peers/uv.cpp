@@ -26,10 +26,13 @@ struct connection {
 
 bool is_unix = false;
 
-int begin(connection& c) { return is_unix ? uv_pipe_init(uv_default_loop(), &c.pipe, 0) : uv_tcp_init(uv_default_loop(), &c.tcp); }
+int begin(connection& c) {
+  return is_unix ? uv_pipe_init(uv_default_loop(), &c.pipe, 0) : uv_tcp_init(uv_default_loop(), &c.tcp);
+}
 
 void end(connection* c) {
-  if (!uv_is_closing(&c->handle)) uv_close(&c->handle, [](uv_handle_t* h) { delete static_cast<connection*>(h->data); });
+  if (!uv_is_closing(&c->handle))
+    uv_close(&c->handle, [](uv_handle_t* h) { delete static_cast<connection*>(h->data); });
 }
 
 void begin_reading(uv_stream_t* stream);
@@ -45,11 +48,15 @@ void on_read(uv_stream_t* stream, ssize_t got, const uv_buf_t* buffer) {
   // The rest when there is room; until then nothing may be read into the buffer.
   if (sent > 0) back = uv_buf_init(buffer->base + sent, unsigned(got - sent));
   uv_read_stop(stream);
-  uv_write(&c->rest, stream, &back, 1, [](uv_write_t* w, int status) { status < 0 ? end(static_cast<connection*>(w->handle->data)) : begin_reading(w->handle); });
+  uv_write(&c->rest, stream, &back, 1, [](uv_write_t* w, int status) {
+    status < 0 ? end(static_cast<connection*>(w->handle->data)) : begin_reading(w->handle);
+  });
 }
 
 void begin_reading(uv_stream_t* stream) {
-  auto give = [](uv_handle_t* h, std::size_t, uv_buf_t* b) { *b = uv_buf_init(static_cast<connection*>(h->data)->buffer.get(), unsigned(bytes)); };
+  auto give = [](uv_handle_t* h, std::size_t, uv_buf_t* b) {
+    *b = uv_buf_init(static_cast<connection*>(h->data)->buffer.get(), unsigned(bytes));
+  };
   uv_read_start(stream, give, on_read);
 }
 
@@ -70,7 +77,8 @@ void serve(std::size_t size) {
   is_unix = address.sa_family == AF_UNIX;
   connection server;
   begin(server);
-  if (is_unix ? uv_pipe_open(&server.pipe, peer::listener) : uv_tcp_open(&server.tcp, peer::listener)) peer::fail("uv_open");
+  if (is_unix ? uv_pipe_open(&server.pipe, peer::listener) : uv_tcp_open(&server.tcp, peer::listener))
+    peer::fail("uv_open");
   if (uv_listen(&server.stream, 4096, on_connection)) peer::fail("uv_listen");
   uv_run(uv_default_loop(), UV_RUN_DEFAULT);
 }
@@ -106,7 +114,11 @@ std::size_t sleeps(std::size_t n) {
     uv_timer_init(uv_default_loop(), &s.timer);
     s.timer.data = &s;
     uv_timer_start(
-        &s.timer, [](uv_timer_t* t) { if (--static_cast<sleeper*>(t->data)->left == 0) uv_close(reinterpret_cast<uv_handle_t*>(t), nullptr); }, 1, 1);
+        &s.timer,
+        [](uv_timer_t* t) {
+          if (--static_cast<sleeper*>(t->data)->left == 0) uv_close(reinterpret_cast<uv_handle_t*>(t), nullptr);
+        },
+        1, 1);
   }
   uv_run(uv_default_loop(), UV_RUN_DEFAULT);
   return peer::share(n, peer::crowd) * peer::crowd;
@@ -114,4 +126,6 @@ std::size_t sleeps(std::size_t n) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return peer::run(argc, argv, serve, {{"timer", arm_and_cancel}, {"sleep1000", sleeps}}); }
+int main(int argc, char** argv) {
+  return peer::run(argc, argv, serve, {{"timer", arm_and_cancel}, {"sleep1000", sleeps}});
+}
