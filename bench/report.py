@@ -51,18 +51,22 @@ def machine() -> dict:
             "commit": output_of("git", "describe", "--always", "--dirty")}
 
 
-def measure(build: str, file: str, name: str, quick: bool) -> None:
+def measure(build: str, file: str, name: str, quick: bool) -> list[str]:
+    """Returns what has failed: one that ends badly takes none of the others' figures with it."""
     with open(file, "w", encoding="utf-8") as out:
         out.write(json.dumps(machine()) + "\n")
     programs = [p for p in sorted(glob.glob(os.path.join(build, "bench", "bench_*"))) if os.path.isfile(p) and name in p]
     if not programs:
         sys.exit(f"report: no benchmark with '{name}' in its name in {build}/bench")
+    failed = []
     for program in programs:
         print(f"\n== {os.path.basename(program)}", flush=True)
         done = subprocess.run([program, "--json", file, *(["--quick"] if quick else [])])
         if done.returncode != 0:
-            sys.exit(f"report: {program} ended with status {done.returncode}")
+            failed.append(f"{program} ended with status {done.returncode}")
+            print(f"  {failed[-1]}", flush=True)
     count_instructions(build, file, name)
+    return failed
 
 
 def count_instructions(build: str, file: str, name: str) -> None:
@@ -208,15 +212,17 @@ def main() -> None:
         parser.error("BUILD, or --read FILE")
     old = Figures(asked.compare) if asked.compare else None  # before minutes of measuring
     file = asked.read or asked.json or os.path.join(asked.build, "bench.json")
+    failed = []
     if not asked.read:
-        measure(asked.build, file, asked.name, asked.quick)
+        failed = measure(asked.build, file, asked.name, asked.quick)
     figures = Figures(file)
     print("\n" + ", ".join(f"{key} {value}" for key, value in figures.head.items()))
     print_summary(figures)
     print_goals(figures)
     worse = print_comparison(old, figures) if old else 0
-    print(f"\nFigures: {file}")
-    sys.exit(1 if worse else 0)
+    print("".join(f"\nFAILED: {what}" for what in failed))
+    print(f"Figures: {file}")
+    sys.exit(1 if worse or failed else 0)
 
 
 if __name__ == "__main__":
