@@ -250,12 +250,9 @@ void greenlet_give_back(greenlet_state* g) noexcept {
 
 void greenlet_retain(greenlet_state* g) noexcept { g->references.fetch_add(1, std::memory_order_relaxed); }
 
-// On another thread than its own. The last reference is not given up but handed to the owner, in its list: what has none
-// is for its owner alone to bury, and the owner may just be unwinding it, because its thread ends.
-static void release_elsewhere(greenlet_state& g) noexcept {
-  std::uint32_t n = g.references.load(std::memory_order_relaxed);
-  while (n > 1)
-    if (g.references.compare_exchange_weak(n, n - 1, std::memory_order_acq_rel, std::memory_order_relaxed)) return;
+// The last reference, on another thread than its own. It is not given up but handed to the owner, in its list: what has none is
+// for its owner alone to bury, and the owner may just be unwinding it, because its thread ends.
+static void hand_over(greenlet_state& g) noexcept {
   thread_state& owner = *g.thread;
   owner.references.fetch_add(1, std::memory_order_relaxed);  // it must outlast the look at `exited`
   g.borrows.fetch_add(1, std::memory_order_relaxed);
@@ -268,19 +265,24 @@ static void release_elsewhere(greenlet_state& g) noexcept {
 }
 
 void greenlet_release(greenlet_state* g) noexcept {
-  thread_state* const here = thread_state::here_or_null();
+  // Looked at before: afterwards it may be gone.
+  thread_state* const thread = g->thread;
+  const std::uint32_t borrows = g->borrows.load(std::memory_order_relaxed);
+  std::uint32_t n = g->references.load(std::memory_order_acquire);
+  while (n > 1) {
+    if (!g->references.compare_exchange_weak(n, n - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (n - 1 == borrows && thread == thread_state::here_or_null() && !g->is_fiber && !g->is_main) end_unreferenced(*thread, *g);
+    return;
+  }
   if (g->is_main) {
-    if (g->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
     expire(*g);
-    delete g->thread;
-    return;
+    delete thread;
+  } else if (thread == thread_state::here_or_null()) {
+    g->references.store(0, std::memory_order_relaxed);
+    end_unreferenced(*thread, *g);
+  } else {
+    hand_over(*g);
   }
-  if (g->thread != here) {
-    release_elsewhere(*g);
-    return;
-  }
-  const std::uint32_t left = g->references.fetch_sub(1, std::memory_order_acq_rel) - 1;
-  if (left == 0 || (left == g->borrows.load(std::memory_order_relaxed) && !g->is_fiber)) end_unreferenced(*here, *g);
 }
 
 }  // namespace ringlet::detail
