@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <atomic>
 #include <climits>
 #include <cstdint>
 
@@ -53,11 +54,19 @@ bool waits_when_ready(const fd_watch& w, std::size_t size) {
   return w.terminal || (w.kind == file_kind::pipe && size > PIPE_BUF);
 }
 
+// Writes to eventfds that wait elsewhere, of all threads.
+std::atomic<int> adders_elsewhere{0};
+
 // So it may wait elsewhere: a thread of the kernel's or of the crew. A signal that the write raises is ours to raise again.
 ssize_t write_elsewhere(fd_watch& w, const iovec* parts, int count, deadline until, const char* what) {
   hub_state& h = hub_state::here();
   const int fd = w.fd;
   const bool is_pipe = w.kind == file_kind::pipe;
+  struct counted {
+    const bool is;
+    explicit counted(bool adds) : is(adds) { adders_elsewhere += is; }
+    ~counted() { adders_elsewhere -= is; }
+  } const adds(w.counter);
   const std::size_t size = total(parts, std::size_t(count));
   // The kernel's workers end a wait for reasons of their own, with what has gone until then.
   std::size_t done = 0;
@@ -103,16 +112,20 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
   if (number == 0) return sys::call(plain, fd, parts, count);
   if (v == verb::write && (waits_when_ready(w, total(parts, std::size_t(count))) || is_too_full(fd, number)))
     return write_elsewhere(w, parts, count, until, what);
-  // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between.
+  // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between. But another thread's
+  // write may, that the same reader woke, and fill an eventfd again.
   const short events = v == verb::read ? POLLIN : POLLOUT;
-  bool waited = false;
-  return until_ready(fd, d, until, what, [&](fd_watch* known) -> ssize_t {
+  bool waited = false, others_write = false;
+  const ssize_t result = until_ready(fd, d, until, what, [&](fd_watch* known) -> ssize_t {
     if (!polled_ready(fd, events)) return waited = true, -EAGAIN;
+    others_write = v == verb::write && known && known->counter && (waited || adders_elsewhere.load(std::memory_order_relaxed) > 0);
+    if (others_write) return 0;
     const ssize_t got = sys::call(plain, fd, parts, count);
     // Whom the end of a terminal's other side meets in a read is told of it as an error; who reads later is at the end.
     const bool ended_meanwhile = got == 0 && v == verb::read && waited && known && known->terminal && known->hung_up;
     return ended_meanwhile ? -EIO : got;
   });
+  return others_write ? write_elsewhere(w, parts, count, until, what) : result;
 }
 
 // A file gave less than was asked: because it ends there, or because the page cache does?

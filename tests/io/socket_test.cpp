@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <numeric>
@@ -24,6 +25,7 @@
 #include <ringlet/ringlet.hpp>
 
 #include "io/io_support.hpp"
+#include "support/thread_state.hpp"
 
 using namespace io_test;
 using ringlet::spawn;
@@ -449,6 +451,30 @@ TEST_CASE("write: a full eventfd parks the fiber also where the kernel lets nobo
         CHECK(io::write(event, reinterpret_cast<void*>(8), 8) == -EFAULT);
       }
     }).join();
+  }
+}
+
+TEST_CASE("write: an eventfd that another thread fills again at the same moment parks the fiber, never the thread") {
+  owned event(eventfd(0, EFD_CLOEXEC));
+  const std::uint64_t all = UINT64_MAX - 1, one = 1;
+  for (int round = 0; round < 1000; ++round) {
+    CHECK(io::write(event, &all, sizeof all) == sizeof all);
+    std::atomic<int> number{0};
+    std::thread other([&] {
+      number = gettid();
+      CHECK(::write(event, &all, sizeof all) == sizeof all);
+    });
+    auto writer = spawn([&] { return io::write(event, &one, sizeof one); });
+    REQUIRE(parked_on_fds(1));
+    const auto asleep = [&] { return number != 0 && support::state_of(number) == 'S'; };
+    for (int looks = 0; looks < 10'000 && !asleep(); ++looks) ringlet::sleep(500us);
+    REQUIRE(asleep());
+    // Makes room for both: who comes first leaves the other none, or a little.
+    std::uint64_t got = 0, sum = 0;
+    while (sum != all + all + one && io::read(event, &got, sizeof got, 5s) == sizeof got) sum += got;
+    CHECK(sum == all + all + one);
+    CHECK(writer.get() == sizeof one);
+    other.join();
   }
 }
 
