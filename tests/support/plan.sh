@@ -2,7 +2,8 @@
 #
 # Every suite, compiled or script, speaks the same lines (tests/support/main.cpp, checks.py): PASS, FAIL and SKIPPED for
 # each case, RESULT at the end. A suite that dies before its RESULT is counted by the lines it said, plus one failure.
-# The quick and telling come first, the sanitizers' builds last; `--all` adds the ways that seldom tell more.
+# The quick and telling come first, the sanitizers' last: they are compiled meanwhile, with what the tests leave of the
+# processors. `--all` adds the ways that seldom tell more.
 #
 # Always true: the last line of a run is "N passed, N failed, N skipped"; before it stands each skipped case with its
 # reason and each failed one with its log; the status is 0 only if something passed and nothing failed.
@@ -19,12 +20,43 @@ ending() {
   { grep -av '^[[:space:]]*$' "$1" || true; } | tail -n 3 | tr -d '\000' | cut -c1-160 | awk '{ printf "%s%s", (NR > 1 ? " | " : ""), $0 }'
 }
 
-# suite NAME SECONDS COMMAND...: runs it, adds up, shows one line.
+# suite NAME SECONDS COMMAND...: runs it, adds up, shows one line. As a suite beside, it runs meanwhile, and is counted by
+# suites_beside, which waits for all of them.
+declare -a beside=()
 suite() {
-  local name=$1 seconds=$2 log=build/logs/${1//[^a-zA-Z0-9_-]/-}.log status=0 result p f s line begun=$SECONDS
+  begin_suite "$@"
+  end_suite "$1" "$2"
+}
+suite_beside() {
+  begin_suite "$@" &
+  beside+=("$!" "$1" "$2")
+}
+suites_beside() {
+  local i
+  for ((i = 0; i < ${#beside[@]}; i += 3)); do
+    wait "${beside[i]}" || true
+    end_suite "${beside[i + 1]}" "${beside[i + 2]}"
+  done
+  beside=()
+}
+
+log_of() { printf 'build/logs/%s.log' "${1//[^a-zA-Z0-9_-]/-}"; }
+
+# Its status and how long it took stand beside its log.
+begin_suite() {
+  local seconds=$2 log status=0 begun=$SECONDS
+  log=$(log_of "$1")
   shift 2
   mkdir -p build/logs
   timeout -k 10 "$seconds" "$@" >"$log" 2>&1 || status=$?
+  printf '%d %d\n' "$status" $((SECONDS - begun)) >"$log.status"
+}
+
+end_suite() {
+  local name=$1 seconds=$2 log status took=0 result p f s line
+  log=$(log_of "$name")
+  read -r status took <"$log.status" || status=137
+  rm -f "$log.status"
   result=$(grep -aE '^RESULT passed=[0-9]+ failed=[0-9]+ skipped=[0-9]+$' "$log" | tail -n 1) || true
   if [[ $result =~ passed=([0-9]+)\ failed=([0-9]+)\ skipped=([0-9]+) ]]; then
     p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[3]}
@@ -43,7 +75,7 @@ suite() {
   while IFS= read -r line; do skips+=("[$name] ${line#SKIPPED }"); done < <(grep -aE '^SKIPPED ' "$log")
   while IFS= read -r line; do failures+=("[$name] ${line#FAIL } (in $log)"); done < <(grep -aE '^FAIL ' "$log")
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-  if ((p + f + s > 0)); then printf '  %-38s %5d passed %3d failed %3d skipped %5d s\n' "$name" "$p" "$f" "$s" $((SECONDS - begun)); fi
+  if ((p + f + s > 0)); then printf '  %-38s %5d passed %3d failed %3d skipped %5d s\n' "$name" "$p" "$f" "$s" "$took"; fi
 }
 
 # one KIND NAME TEXT: a finding of the plan's own.
@@ -58,20 +90,27 @@ one() {
 # The arguments by which a doctest binary runs the chosen cases only.
 cases() { if [[ -n $filter ]]; then printf -- '--test-case=*%s*' "${filter//,/\\,}"; else printf -- '--no-version=true'; fi; }
 
-# binaries TREE SUFFIX SECONDS [VARIABLE=VALUE|COMMAND]...: each test binary of the tree, run that way.
+# binaries TREE SUFFIX SECONDS [VARIABLE=VALUE|COMMAND]...: each test binary of the tree, run that way; the longest beside the
+# others, for all of them wait more than they compute.
 binaries() {
-  local tree=$1 suffix=$2 seconds=$3 program
+  local tree=$1 suffix=$2 seconds=$3 program run
   shift 3
-  for program in "$tree"/tests/unit_tests "$tree"/tests/faults_tests "$tree"/tests/process_tests "$tree"/tests/hooks_tests "$tree"/tests/patch_tests "$tree"/tests/patch_near_tests; do
-    if [[ -x $program ]]; then suite "${program##*/} $suffix" "$seconds" env -u RINGLET_ENGINE RINGLET_BUILD_DIR="$PWD/$tree" "$@" "$program" "$(cases)"; fi
+  for program in "$tree"/tests/{unit,faults,process,hooks,patch,patch_near}_tests; do
+    if [[ $program == */unit_tests ]]; then run=suite_beside; else run=suite; fi
+    if [[ -x $program ]]; then "$run" "${program##*/} $suffix" "$seconds" env -u RINGLET_ENGINE RINGLET_BUILD_DIR="$PWD/$tree" "$@" "$program" "$(cases)"; fi
   done
+  suites_beside
 }
 
-scripts() { # scripts FOLDER SECONDS
+script() { # script HOW FILE SECONDS: as a suite, or as one beside
+  local folder
+  folder=$(basename "$(dirname "$2")")
+  "$1" "${folder%s}: $(basename "$2" .py | sed 's/_test$//')" "$3" env RINGLET_BUILD_DIR="$PWD/build" PYTHONDONTWRITEBYTECODE=1 python3 "$2" "$filter"
+}
+scripts() { # scripts FOLDER SECONDS [BUT]: all of them but one
   local file
   for file in tests/"$1"/*.py; do
-    [[ -e $file ]] || continue
-    suite "${1%s}: $(basename "$file" .py | sed 's/_test$//')" "$2" env RINGLET_BUILD_DIR="$PWD/build" PYTHONDONTWRITEBYTECODE=1 python3 "$file" "$filter"
+    if [[ -e $file && $file != "${3-}" ]]; then script suite "$file" "$2"; fi
   done
 }
 
@@ -80,14 +119,39 @@ why_no_uring() { RINGLET_ENGINE=uring build/hooks/launcher/ringlet info 2>&1 | s
 sanitized() { # sanitized TREE MESON-SANITIZERS
   local tree=$1
   configure "$tree" --buildtype=plain -Doptimization=1 -Ddebug=false -Dcpp_args=-g1 -Db_sanitize="$2" -Db_lundef=false -Dbench=disabled -Dexamples=disabled -Dtests=enabled
-  if compile "$tree" $(ninja -C "$tree" -t targets all | sed -nE 's/^(tests\/(unit|process|hooks|faults|patch|patch_near)_tests|tests\/faults_load(_plain)?): .*/\1/p'); then return 0; fi
-  one fail "$tree" "does not build (see $tree/logs/compile.log)"
+  compile "$tree" $(ninja -C "$tree" -t targets all | sed -nE 's/^(tests\/(unit|process|hooks|faults|patch|patch_near)_tests|tests\/faults_load(_plain)?): .*/\1/p')
+}
+
+# While the tests run, which mostly wait, the sanitizers' trees are compiled by what is left of the processors.
+compile_sanitized_beside() {
+  mkdir -p build/logs
+  set -m # a group of its own, to be ended as one
+  (
+    renice -n 19 "$BASHPID" >/dev/null
+    sanitized build-asan address,undefined
+    sanitized build-tsan thread
+  ) >build/logs/sanitized.log 2>&1 &
+  sanitized_beside=$!
+  set +m
+  trap 'kill -- "-$sanitized_beside" 2>/dev/null || true' EXIT
+}
+sanitized_beside=''
+
+# have_sanitized TREE MESON-SANITIZERS: whether it could be built.
+have_sanitized() {
+  if [[ -n $sanitized_beside ]]; then
+    wait "$sanitized_beside" || true
+    sanitized_beside=''
+    trap - EXIT
+  fi
+  sanitized "$@" && return 0
+  one fail "$1" "does not build (see $1/logs/compile.log)"
   return 1
 }
 
 part_asan() {
   say "AddressSanitizer, UndefinedBehaviorSanitizer"
-  sanitized build-asan address,undefined || return 0
+  have_sanitized build-asan address,undefined || return 0
   local options=(ASAN_OPTIONS=detect_stack_use_after_return=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1)
   binaries build-asan asan 900 "${options[@]}"
   if $all; then binaries build-asan 'asan, epoll' 900 "${options[@]}" RINGLET_ENGINE=epoll; fi
@@ -95,11 +159,11 @@ part_asan() {
 
 part_tsan() {
   say "ThreadSanitizer"
-  sanitized build-tsan thread || return 0
+  have_sanitized build-tsan thread || return 0
   # GCC 12's ThreadSanitizer does not start where the kernel randomizes addresses by 32 bits.
   local options=(TSAN_OPTIONS=exitcode=66:history_size=4) plain=()
   if setarch "$(uname -m)" -R true 2>/dev/null; then plain=(setarch "$(uname -m)" -R); fi
-  suite "unit_tests tsan" 900 env "${options[@]}" "${plain[@]}" build-tsan/tests/unit_tests "$(cases)"
+  suite_beside "unit_tests tsan" 900 env "${options[@]}" "${plain[@]}" build-tsan/tests/unit_tests "$(cases)"
   # It delivers a signal only where one of its own interceptors ends, and has some around the hooks of locks; so a call that a
   # signal is to end, or a lock that parks, does not come to an end there (the load of tests/faults has both).
   local beyond='signal*,std::*,mutex*,locks*,recursive mutex*,error-checking*,condition*,pthread_*,C11*,sem_t*'
@@ -107,6 +171,7 @@ part_tsan() {
   suite "hooks_tests tsan" 900 env "${options[@]}" RINGLET_BUILD_DIR="$PWD/build-tsan" "${plain[@]}" build-tsan/tests/hooks_tests "$(cases)" "--test-case-exclude=$beyond"
   suite "faults_tests tsan" 900 env "${options[@]}" RINGLET_BUILD_DIR="$PWD/build-tsan" "${plain[@]}" build-tsan/tests/faults_tests "$(cases)" "--test-case-exclude=$beyond"
   one skip "hooks_tests, faults_tests tsan" "$beyond: ThreadSanitizer's own interceptors hold back signals and enclose the hooks of locks"
+  suites_beside
   if $all; then suite "unit_tests tsan, epoll" 900 env "${options[@]}" RINGLET_ENGINE=epoll "${plain[@]}" build-tsan/tests/unit_tests "$(cases)"; fi
 }
 
@@ -209,12 +274,17 @@ run_plan() {
     one fail build "the tree does not build"
     summary
   fi
+  if [[ -z $filter ]] || $all; then compile_sanitized_beside; fi
   say "Structure"
-  scripts structure 300
+  scripts structure 600
   part_engines
   say "Programs"
+  local conformance=tests/threads/transparency_test.py slow
+  slow=$($all && echo 3600 || echo 600)
+  script suite_beside "$conformance" "$slow" # waits, and waits
   scripts programs 900
-  scripts threads "$($all && echo 3600 || echo 600)"
+  scripts threads "$slow" "$conformance"
+  suites_beside
   scripts clients 600
   scripts random "$($all && echo 9000 || echo 2400)"
   # A name asks about one thing, and wants its answer soon.
