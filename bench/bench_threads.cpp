@@ -5,6 +5,8 @@
 //
 //   bench_threads [connections ...]      default 100 1000 10000
 //
+// Beside them one thread with epoll, by hand: the limit, for what is left then is the sockets' own cost.
+//
 // The same binary is server ("serve"), what is timed ("costs") and client; ratios are to the best of the bare ones measured in
 // the same run, alternating. Kernel memory is what its stacks, page tables and unreclaimable slabs grew by in the whole
 // system, both ends of the sockets included.
@@ -14,26 +16,24 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "raw_servers.hpp"
+#include "thread_costs.hpp"
 
 namespace {
 
@@ -48,14 +48,11 @@ void on_core(int core) {
   sched_setaffinity(0, sizeof set, &set);
 }
 
-[[noreturn]] void fail(const char* what) {
-  std::perror(what);
-  std::exit(1);
-}
+using bench::raw::fail;
 
 // --- the server: as anyone would write it -----------------------------------------------------------------------------
 
-int serve(int port_to) {
+int listen_and_tell(int port_to) {
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in at{};
   at.sin_family = AF_INET;
@@ -64,6 +61,10 @@ int serve(int port_to) {
   socklen_t size = sizeof at;
   getsockname(listener, reinterpret_cast<sockaddr*>(&at), &size);
   if (write(port_to, &at.sin_port, sizeof at.sin_port) != sizeof at.sin_port) fail("write");
+  return listener;
+}
+
+[[noreturn]] void serve(int listener) {
   while (true) {
     const int fd = accept(listener, nullptr, nullptr);
     if (fd < 0) fail("accept");
@@ -78,101 +79,21 @@ int serve(int port_to) {
   }
 }
 
-// --- what single threads cost: the same program, bare and under the launcher --------------------------------------------
-
 double now_ns() { return double(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count()); }
 
-// The best of some rounds: each takes a hundredth of a second or so.
-template <class Round>
-double best_of(Round round) {
-  double best = round();
-  for (const double end = now_ns() + double(std::chrono::nanoseconds(measured).count()) / 4; now_ns() < end;) best = std::min(best, round());
-  return best;
-}
-
-double foreign_call() {
-  constexpr int calls = 20'000;
-  const double begin = now_ns();
-  for (int i = 0; i < calls; ++i) syscall(SYS_getppid);
-  return (now_ns() - begin) / calls;
-}
-
-double creation() {
-  constexpr int threads = 500;
-  const double begin = now_ns();
-  for (int i = 0; i < threads; ++i) std::thread([] {}).join();
-  return (now_ns() - begin) / threads;
-}
-
-double creation_of_many() {
-  constexpr int at_once = 100, times = 5;
-  const double begin = now_ns();
-  for (int i = 0; i < times; ++i) {
-    std::vector<std::thread> all;
-    for (int k = 0; k < at_once; ++k) all.emplace_back([] {});
-    for (auto& t : all) t.join();
-  }
-  return (now_ns() - begin) / (at_once * times);
-}
-
-double condition_hand_off() {
-  constexpr int turns = 2'000;
-  std::mutex lock;
-  std::condition_variable changed;
-  int turn = 0;
-  const auto play = [&](int side) {
-    std::unique_lock hold(lock);
-    for (int i = 0; i < turns; ++i) {
-      changed.wait(hold, [&] { return turn % 2 == side; });
-      ++turn;
-      changed.notify_one();
-    }
-  };
-  const double begin = now_ns();
-  std::thread other(play, 1);
-  play(0);
-  other.join();
-  return (now_ns() - begin) / (2 * turns);
-}
-
-double semaphore_hand_off() {
-  constexpr int turns = 2'000;
-  sem_t here, there;
-  sem_init(&here, 0, 0);
-  sem_init(&there, 0, 0);
-  const double begin = now_ns();
-  std::thread other([&] {
-    for (int i = 0; i < turns; ++i) sem_wait(&there), sem_post(&here);
-  });
-  for (int i = 0; i < turns; ++i) sem_post(&there), sem_wait(&here);
-  other.join();
-  return (now_ns() - begin) / (2 * turns);
-}
-
-const char* const costs_names[] = {"create and join", "create 100, join 100", "hand-off by a condition", "hand-off by a semaphore", "foreign call, one thread", "foreign call, threads"};
-constexpr int costs_count = 6;
-
-int tell_costs() {
-  // The door is opened at the first thread: before, the call is bare.
-  const double alone = best_of(foreign_call);
-  const double told[costs_count] = {best_of(creation), best_of(creation_of_many), best_of(condition_hand_off), best_of(semaphore_hand_off), alone, [] {
-                                      double with = 0;
-                                      std::atomic<bool> ends{false};
-                                      std::thread idle([&] { ends.wait(false); });
-                                      with = best_of(foreign_call);
-                                      ends = true;
-                                      ends.notify_one();
-                                      idle.join();
-                                      return with;
-                                    }()};
-  for (const double each : told) std::printf("%.2f\n", each);
-  return 0;
+// One thread and epoll, by hand: what any server of one core may hope for, whatever its threads cost.
+[[noreturn]] void serve_by_epoll(int listener) {
+  const int one = 1;
+  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);  // what it accepts has it, too
+  fcntl(listener, F_SETFL, O_NONBLOCK);
+  bench::raw::epoll_recv_send({}, listener).serve(SIZE_MAX);
+  fail("epoll");
 }
 
 // --- measuring --------------------------------------------------------------------------------------------------------
 
-enum class way { bare_one_core, bare_all_cores, fibers };
-const char* name_of(way w) { return w == way::bare_one_core ? "bare, one core" : w == way::bare_all_cores ? "bare, all cores" : "fibers, one core"; }
+enum class way { bare_one_core, bare_all_cores, fibers, raw };
+constexpr const char* way_names[] = {"bare, one core", "bare, all cores", "fibers, one core", "epoll, one core"};
 
 std::string self, ringlet;
 
@@ -230,7 +151,7 @@ figures measure(int connections, way w) {
   const pid_t server = fork();
   if (server == 0) {
     dup2(ends[1], 3);
-    become(w, "serve");
+    become(w, w == way::raw ? "serve-by-epoll" : "serve");
   }
   close(ends[1]);
   sockaddr_in at{};
@@ -314,13 +235,13 @@ std::vector<double> costs(way w) {
   for (double each; std::fscanf(told, "%lf", &each) == 1;) all.push_back(each);
   std::fclose(told);
   waitpid(child, nullptr, 0);
-  if (all.size() != costs_count) fail("costs");
+  if (all.size() != bench::thread_costs_count) fail("costs");
   return all;
 }
 
 void show_connections(int connections) {
-  constexpr way ways[] = {way::bare_one_core, way::bare_all_cores, way::fibers};
-  figures best[3];
+  constexpr way ways[] = {way::bare_one_core, way::bare_all_cores, way::fibers, way::raw};
+  figures best[4];
   for (int i = 0; i < rounds; ++i)
     for (const way w : ways) {
       const figures f = measure(connections, w);
@@ -328,11 +249,16 @@ void show_connections(int connections) {
     }
   for (const way w : ways) {
     const figures& f = best[int(w)];
-    std::printf("%7d  %-17s %10.0f %10.0f %10.1f %9ld %10.1f %10.1f\n", connections, name_of(w), f.rate(), f.p99_us, f.cpu_us(), f.kernel_threads, f.resident_mb, f.kernel_mb);
+    std::printf("%7d  %-17s %10.0f %10.0f %10.1f %9ld %10.1f %10.1f\n", connections, way_names[int(w)], f.rate(), f.p99_us, f.cpu_us(), f.kernel_threads, f.resident_mb, f.kernel_mb);
   }
-  const figures &a = best[0], &b = best[1], &f = best[2];
-  std::printf("         fibers / bare     %10.2f %10.2f %10.2f %9s %21.2f\n\n", f.rate() / std::max(a.rate(), b.rate()), f.p99_us / std::min(a.p99_us, b.p99_us),
-              f.cpu_us() / std::min(a.cpu_us(), b.cpu_us()), "", f.memory_mb() / std::min(a.memory_mb(), b.memory_mb()));
+  const figures &a = best[0], &b = best[1];
+  for (const way w : {way::fibers, way::raw}) {
+    const figures& f = best[int(w)];
+    std::printf("         %-7s/ bare     %10.2f %10.2f %10.2f %9s %21.2f\n", w == way::raw ? "epoll " : "fibers ", f.rate() / std::max(a.rate(), b.rate()),
+                f.p99_us / std::min(a.p99_us, b.p99_us), f.cpu_us() / std::min(a.cpu_us(), b.cpu_us()), "",
+                f.memory_mb() / std::min(a.memory_mb(), b.memory_mb()));
+  }
+  std::puts("");
   std::fflush(stdout);
 }
 
@@ -346,17 +272,18 @@ void show_costs() {
       for (std::size_t k = 0; k < told.size(); ++k) mine[k] = std::min(mine[k], told[k]);
     }
   std::puts("ns                          bare, one core   all cores    fibers   fibers / bare");
-  for (std::size_t k = 0; k < costs_count; ++k)
-    std::printf("%-27s %14.0f %11.0f %9.0f %15.3f\n", costs_names[k], least[0][k], least[1][k], least[2][k], least[2][k] / std::min(least[0][k], least[1][k]));
-  std::printf("a foreign call costs %.1f ns more where threads are fibers than in the same process before its first thread\n", least[2][5] - least[2][4]);
+  for (std::size_t k = 0; k < bench::thread_costs_count; ++k)
+    std::printf("%-27s %14.0f %11.0f %9.0f %15.3f\n", bench::thread_costs_names[k], least[0][k], least[1][k], least[2][k], least[2][k] / std::min(least[0][k], least[1][k]));
+  std::printf("a foreign call costs %.1f ns more where threads are fibers than in the same process before its first thread\n", least[2][bench::foreign_call_with_threads] - least[2][bench::foreign_call_alone]);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc == 3) measured = std::chrono::milliseconds(std::atoi(argv[2]));
-  if (argc == 3 && std::strcmp(argv[1], "serve") == 0) return serve(3);
-  if (argc == 3 && std::strcmp(argv[1], "costs") == 0) return tell_costs();
+  if (argc == 3 && std::strcmp(argv[1], "serve") == 0) serve(listen_and_tell(3));
+  if (argc == 3 && std::strcmp(argv[1], "serve-by-epoll") == 0) serve_by_epoll(listen_and_tell(3));
+  if (argc == 3 && std::strcmp(argv[1], "costs") == 0) return bench::tell_thread_costs(measured), 0;
   measured = std::chrono::milliseconds(1000);
   rlimit most{};
   getrlimit(RLIMIT_NOFILE, &most);
