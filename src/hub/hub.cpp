@@ -14,6 +14,7 @@
 #include "hub/debug.hpp"
 #include "hub/fork.hpp"
 #include "loop/clock.hpp"
+#include "loop/refusal.hpp"
 
 namespace ringlet::detail {
 
@@ -62,7 +63,10 @@ void hub_state::show_to(std::uintptr_t fs_base, std::uintptr_t fs_base_now) noex
 
 hub_state& hub_state::here() {
   if (__builtin_expect(hub_of_thread != nullptr, 1)) return *hub_of_thread;
-  return make_here(loop::make_engine());
+  const auto microseconds = loop::number_from_environment("RINGLET_SPIN", 0, std::chrono::microseconds(spin_habit::longest).count());
+  hub_state& made = make_here(loop::make_engine());
+  made.spin.limit = std::chrono::microseconds(microseconds.value_or(0));
+  return made;
 }
 
 hub_state& hub_state::make_here(loop::engine_choice choice) {
@@ -278,6 +282,23 @@ void hub_state::trace() {
     report_error("tracer", "the hub", thrown, {"the tracer failed in the hub, and was removed"});
 }
 
+void hub_state::sleep() {
+  asleep.store(true, std::memory_order_relaxed);
+  wait_for_anything();
+  asleep.store(false, std::memory_order_relaxed);
+}
+
+// Whether somebody had something for us before it was time to sleep.
+bool hub_state::spin_for_news(clock::time_point now) {
+  for (const auto end = std::min({now + spin.limit, timers.earliest(), look_again_at}); now < end; now = engine->now()) {
+    engine->wait(clock::time_point::min());
+    if (ready_count > 0 || inbox.load(std::memory_order_relaxed) || engine->signal_seen) return true;
+    if (signals_handled.load(std::memory_order_relaxed) != signals_told) return true;
+    spin_habit::breathe();
+  }
+  return false;
+}
+
 // --- the turn --------------------------------------------------------------------------------------------------------
 
 void hub_state::run_turns() {
@@ -288,10 +309,12 @@ void hub_state::run_turns() {
     if (signals_handled.load(std::memory_order_relaxed) != signals_told) tell_of_signal();
     if (ready_count > 0 || !computing.empty()) {
       engine->wait(clock::time_point::min());
+    } else if (spin.limit == clock::duration::zero()) {
+      sleep();
     } else {
-      asleep.store(true, std::memory_order_relaxed);
-      wait_for_anything();
-      asleep.store(false, std::memory_order_relaxed);
+      const auto begun = engine->now();
+      if (!spin.pays() || !spin_for_news(begun)) sleep();
+      spin.idle_took(engine->now() - begun);
     }
     turns.store(turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     if (engine->signal_seen || signals_handled.load(std::memory_order_relaxed) != signals_told) tell_of_signal();

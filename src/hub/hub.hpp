@@ -27,6 +27,7 @@
 #include "base/intrusive_list.hpp"
 #include "base/shown.hpp"
 #include "greenlet/greenlet.hpp"
+#include "hub/spin.hpp"
 #include "hub/waiter.hpp"
 #include "loop/engine.hpp"
 #include "loop/timers.hpp"
@@ -121,6 +122,7 @@ struct RINGLET_SHOWN hub_state {
   std::size_t ready_count = 0;
   unsigned budget = 0;  // resumptions left until the next turn
   unsigned most_budget = 4096;  // or I/O and timers would wait behind a crowd
+  spin_habit spin;         // before it sleeps
   unsigned io_streak = 0;  // calls that succeeded at once since the last switch
   base::intrusive_list<fiber_state, all_link> fibers;  // unfinished ones, main not among them
   std::size_t fiber_count = 0;
@@ -236,6 +238,8 @@ struct RINGLET_SHOWN hub_state {
   [[noreturn]] void switch_to_next_for_good();
   void unwind_dropped() noexcept;
   void wait_for_anything();
+  void sleep();
+  bool spin_for_news(clock::time_point now);
   bool look_for_deadlock();
   void tell_of_signal();
   void conclude(fiber_state&);

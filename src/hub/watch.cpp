@@ -70,6 +70,14 @@ std::size_t set_turn_limit(std::size_t resumptions) {
   return std::exchange(hub_state::here().most_budget, unsigned(std::min<std::size_t>(resumptions, UINT_MAX)));
 }
 
+std::chrono::nanoseconds set_spin(std::chrono::nanoseconds longest) {
+  if (longest < longest.zero() || longest > detail::spin_habit::longest)
+    throw std::invalid_argument("ringlet: a hub looks for news from 0 to 1 ms before it sleeps, not for longer");
+  hub_state& h = hub_state::here();
+  if (h.engine->name() == "simulated") return {};  // whose time passes in sleep only
+  return std::exchange(h.spin.limit, std::chrono::duration_cast<ringlet::clock::duration>(longest));
+}
+
 // Told whenever no more than one awaited fiber is left, and looks again.
 bool join(deadline until) {
   hub_state& h = hub_state::here();

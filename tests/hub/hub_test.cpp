@@ -475,3 +475,46 @@ HUB_CASE("turn limit: with a small one I/O and timers are looked at between few 
   }
   CHECK_THROWS_AS(hub::set_turn_limit(0), std::invalid_argument);
 }
+
+TEST_CASE("spin: pays while news keeps coming soon, and not while it takes longer") {
+  detail::spin_habit habit;
+  habit.limit = 50us;
+  CHECK(!habit.pays());
+  habit.idle_took(50us);
+  CHECK(habit.pays());
+  habit.idle_took(51us);
+  CHECK(!habit.pays());
+  for (int i = 0; i < 100; ++i) habit.idle_took(1us);
+  for (int i = 0; i < 3; ++i) {
+    habit.idle_took(1s);
+    CHECK(habit.pays());  // one that is late now and then
+  }
+  habit.idle_took(1s);
+  CHECK(!habit.pays());
+}
+
+TEST_CASE("spin: a hub that looks before it sleeps misses no I/O, no timer and no other thread") {
+  const auto former = hub::set_spin(1ms);
+  auto p = support::make_pipe();
+  auto back = support::make_pipe();
+  constexpr int rounds = 300;
+  std::thread other([&] {
+    char c;
+    for (int i = 0; i < rounds && ::read(p.first, &c, 1) == 1; ++i) {
+      if (i % 50 == 49) std::this_thread::sleep_for(3ms);  // longer than it looks
+      if (::write(back.second, &c, 1) != 1) break;
+    }
+  });
+  for (int i = 0; i < rounds; ++i) {
+    char c = char(i), got = 0;
+    REQUIRE(io::write(p.second, &c, 1) == 1);
+    REQUIRE(io::read(back.first, &got, 1, 10s) == 1);
+    CHECK(got == c);
+    if (i % 10 == 0) sleep(300us);
+  }
+  other.join();
+  CHECK(thread_pool(1).submit([] { return 7; }).get() == 7);
+  CHECK(hub::set_spin(former) == 1ms);
+  CHECK_THROWS_AS(hub::set_spin(2ms), std::invalid_argument);
+  CHECK_THROWS_AS(hub::set_spin(-1ns), std::invalid_argument);
+}
