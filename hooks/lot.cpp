@@ -4,6 +4,8 @@
 
 namespace ringlet::hooks::lot {
 
+detail::signal_watch watch_signals(detail::signal_effect effect) noexcept { return detail::hub_state::here().watch_signals(effect); }
+
 const void* running_fiber() noexcept {
   auto* hub = detail::hub_state::here_or_null();
   return hub ? hub->running : nullptr;

@@ -145,13 +145,15 @@ bool nobody_parked() noexcept {
 }  // namespace
 
 address_result wait_on_address(const void* address, deadline until, const char* what, bool interruptible,
-                               bool (*still_blocked)(const void* argument), const void* argument) {
+                               bool (*still_blocked)(const void* argument), const void* argument,
+                               const detail::signal_watch& signals) {
   auto& hub = detail::hub_state::here();
   bucket& b = bucket_of(address);
   hub.let_go[1] = [](detail::hub_state& h) { if (!h.forked) leave(h); };
   parked me;
   me.in = &b;
   me.interruptible = interruptible;
+  me.signals = signals;
   me.what = what;
   me.whom = address;
   me.withdraw = &withdraw;
@@ -166,6 +168,10 @@ address_result wait_on_address(const void* address, deadline until, const char* 
   auto reason = detail::wake_reason::woken;
   if (must_wait) reason = hub.wait(me, until);
   parked_count.fetch_sub(1, std::memory_order_relaxed);
+  if (__builtin_expect(me.signalled, 0) && reason == detail::wake_reason::woken) {
+    wake_address(address, 1);
+    reason = detail::wake_reason::interrupted;
+  }
   return reason == detail::wake_reason::timed_out     ? address_result::timed_out
          : reason == detail::wake_reason::interrupted ? address_result::interrupted
                                                       : address_result::woken;

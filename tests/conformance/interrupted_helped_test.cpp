@@ -91,6 +91,13 @@ constexpr interrupted calls[] = {
          return ::sem_timedwait(s, &later);
        });
      }},
+    {"sem_clockwait", "sem_clockwait sem_post",
+     [](trace& t, auto m) {
+       with_semaphore(t, m, "sem_clockwait", [](sem_t* s) {
+         const timespec later = far_away(CLOCK_MONOTONIC);
+         return ::sem_clockwait(s, CLOCK_MONOTONIC, &later);
+       });
+     }},
     {"flock", "flock", [](trace& t, auto m) { with_locked_file(t, m, "flock", [](int fd) { return ::flock(fd, LOCK_EX); }); }},
     {"fcntl, F_SETLKW", "fcntl",
      [](trace& t, auto m) {

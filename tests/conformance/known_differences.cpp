@@ -8,7 +8,6 @@ namespace conformance {
 namespace {
 
 constexpr const char* by_helper = "the call is made by a helper thread, which gets no signals: no EINTR (hooks/README.md, docs/threads.md)";
-constexpr const char* by_queue = "a semaphore's waiters lie in a queue of ours there, which no signal ends (hooks/README.md)";
 constexpr const char* no_row = "the call has no row there: it stops its thread, and no other fiber of it runs meanwhile (hooks/README.md)";
 constexpr const char* no_pending_signals =
     "the kernel holds no thread's pending signals for it: a signalfd hears only what is sent to the process while every thread "
@@ -17,9 +16,6 @@ constexpr const char* no_pending_signals =
 constexpr known_difference all[] = {
     // case, by symbols, by system calls
     {"signalfd: waits for a signal", nullptr, no_pending_signals},
-    {"signals: sem_wait: one without SA_RESTART", by_queue, nullptr},
-    {"signals: sem_timedwait: one without SA_RESTART", by_queue, nullptr},
-    {"signals: sem_timedwait: one with SA_RESTART", by_queue, nullptr},
     {"signals: flock: one without SA_RESTART", by_helper, by_helper},
     {"signals: fcntl, F_SETLKW: one without SA_RESTART", by_helper, by_helper},
     {"signals: lockf: one without SA_RESTART", by_helper, by_helper},
