@@ -16,6 +16,8 @@ import tempfile
 import time
 import traceback
 
+import standing
+
 CHECK_SECONDS = 120  # one check, whatever it runs; a script may set it
 build = os.environ.get("RINGLET_BUILD_DIR") or os.path.abspath("build")
 source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -24,6 +26,10 @@ ringlet = os.path.join(build, "hooks", "launcher", "ringlet")
 
 class Skip(Exception):
     """Leaves a check; its text is the reason that is shown."""
+
+
+class OutOfTime(AssertionError):
+    """The check's own time is over, wherever it was."""
 
 
 _checks = []
@@ -71,6 +77,26 @@ def _end_group(group):
         pass
 
 
+def ends_in_time(process, command, input=b"", seconds=60):
+    """Stdout and stderr of a process that leads a session of its own, once it has ended. If it does not, by its own time or by
+    the check's, the failure says where everybody of the session stood. They are ended then, as they are by whatever else
+    ends this call: an interrupt, or the command, which may leave somebody behind."""
+    try:
+        return process.communicate(input, timeout=seconds)
+    except (subprocess.TimeoutExpired, OutOfTime) as late:
+        signal.alarm(0)  # what is asked now is bounded
+        why = f"did not end in {seconds} s" if isinstance(late, subprocess.TimeoutExpired) else str(late)
+        stood = standing.standing(process.pid, os.path.join(build, "logs"))
+        _end_group(process.pid)
+        out, err = process.communicate()
+        shown = " ".join(" ".join(map(str, command)).split())[:300]  # on one line: what reports failures shows no more
+        raise AssertionError(f"{why}: {shown}; stderr: {err[-300:]!r}; stdout: {out[-100:]!r}; "
+                             f"it stood: {stood}") from None
+    finally:
+        _end_group(process.pid)
+        process.wait()
+
+
 def run(command, *, env=None, input=b"", seconds=60, cwd=None):
     """Runs a command to its end: status (-N for signal N, as subprocess has it), stdout, stderr. It gets a session of its
     own, so that a grandchild that hangs on is ended, too."""
@@ -82,16 +108,7 @@ def run(command, *, env=None, input=b"", seconds=60, cwd=None):
             variables[name] = value
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=variables, cwd=cwd, start_new_session=True)
-    # Whatever ends this call: a check that is out of time, an interrupt, or the command, which may leave somebody behind.
-    try:
-        out, err = process.communicate(input, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        _end_group(process.pid)
-        out, err = process.communicate()
-        raise AssertionError(f"did not end in {seconds} s: {' '.join(map(str, command))}; stderr: {err[-300:]!r}")
-    finally:
-        _end_group(process.pid)
-        process.wait()
+    out, err = ends_in_time(process, command, input, seconds)
     return Outcome(process.returncode, out, err)
 
 
@@ -149,7 +166,7 @@ def main():
     passed = failed = skipped = 0
 
     def out_of_time(*_):
-        raise AssertionError(f"took longer than {CHECK_SECONDS} s")
+        raise OutOfTime(f"took longer than {CHECK_SECONDS} s")
 
     def told_to_end(number, _):
         sys.exit(128 + number)  # by way of every finally

@@ -68,17 +68,8 @@ def watch(command, way, *, seconds=50, input=b"", env=None, cwd=None, meanwhile=
                                env={**os.environ, **(env or {})}, cwd=cwd, start_new_session=True)
     counting = Counting(process.pid, meanwhile)
     try:
-        out, err = process.communicate(input, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        raise AssertionError(f"{way}: did not end in {seconds} s: {' '.join(command)[:200]}; stdout: {out[-300:]!r}; stderr: {err[-300:]!r}")
+        out, err = checks.ends_in_time(process, [*under(way), *command], input, seconds)
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
         most = counting.end()
     return Seen(process.returncode, out, err, most)
 
