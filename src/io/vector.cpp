@@ -54,8 +54,8 @@ bool waits_when_ready(const fd_watch& w, std::size_t size) {
   return w.terminal || (w.kind == file_kind::pipe && size > PIPE_BUF);
 }
 
-// Writes to eventfds that wait elsewhere, of all threads.
-std::atomic<int> adders_elsewhere{0};
+// Writes that wait elsewhere, of all threads.
+std::atomic<int> writers_elsewhere{0};
 
 // So it may wait elsewhere: a thread of the kernel's or of the crew. A signal that the write raises is ours to raise again.
 ssize_t write_elsewhere(fd_watch& w, const iovec* parts, int count, deadline until, const char* what) {
@@ -63,10 +63,9 @@ ssize_t write_elsewhere(fd_watch& w, const iovec* parts, int count, deadline unt
   const int fd = w.fd;
   const bool is_pipe = w.kind == file_kind::pipe;
   struct counted {
-    const bool is;
-    explicit counted(bool adds) : is(adds) { adders_elsewhere += is; }
-    ~counted() { adders_elsewhere -= is; }
-  } const adds(w.counter);
+    counted() { ++writers_elsewhere; }
+    ~counted() { --writers_elsewhere; }
+  } const here_too;
   const std::size_t size = total(parts, std::size_t(count));
   // The kernel's workers end a wait for reasons of their own, with what has gone until then.
   std::size_t done = 0;
@@ -113,12 +112,13 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
   if (v == verb::write && (waits_when_ready(w, total(parts, std::size_t(count))) || is_too_full(fd, number)))
     return write_elsewhere(w, parts, count, until, what);
   // The kernel's own word on readiness, then the plain call, at once: nobody of this thread comes between. But another thread's
-  // write may, that the same reader woke, and fill an eventfd again.
+  // write may, that the same reader woke, and fill an eventfd or a pipe again; and that reader may be a fiber of this thread.
   const short events = v == verb::read ? POLLIN : POLLOUT;
   bool waited = false, others_write = false;
   const ssize_t result = until_ready(fd, d, until, what, [&](fd_watch* known) -> ssize_t {
     if (!polled_ready(fd, events)) return waited = true, -EAGAIN;
-    others_write = v == verb::write && known && known->counter && (waited || adders_elsewhere.load(std::memory_order_relaxed) > 0);
+    others_write = v == verb::write && known && (known->counter || known->kind == file_kind::pipe) &&
+                   (waited || writers_elsewhere.load(std::memory_order_relaxed) > 0);
     if (others_write) return 0;
     const ssize_t got = sys::call(plain, fd, parts, count);
     // Whom the end of a terminal's other side meets in a read is told of it as an error; who reads later is at the end.
