@@ -4,8 +4,9 @@
 // Each peer is a process of its own (peers/: one file each, Go and Python among them) on the first core; this program,
 // on the last, tells it what to do or sends it requests, and reads its CPU clock before and after. They take turns,
 // round by round. For the server's tables the connections of all peers are open at once, and the load is the same code
-// for all: each connection has one request under way; what comes back is compared with what was sent. Beside the CPU
-// time stands the wall clock a request (at many connections: the throughput; where one core is both, it means nothing).
+// for all: each connection has one request under way, or 16 (pipelined); what comes back is compared with what was
+// sent. Beside the CPU time stands the wall clock a request (at many connections: the throughput; where one core is
+// both, it means nothing).
 //
 // Memory is that of a connection that has had one answer and then is idle: the resident memory of the process (its
 // Rss), and beside it what it costs in the kernel for page tables and threads; sockets cost everybody the same and are
@@ -117,11 +118,11 @@ struct bout {
   bench::process server;
   bench::load clients;
 
-  bout(const peer& p, transport over, std::size_t count, std::size_t bytes)
+  bout(const peer& p, transport over, std::size_t count, std::size_t bytes, std::size_t depth)
       : at(over),
         server(command(p, {"echo", std::to_string(std::max<std::size_t>(bytes, 4096))}), p.environment, cores.peers,
                at.fd, false),
-        clients((at.close(), p.name), at, count, bytes) {
+        clients((at.close(), p.name), at, count, bytes, depth) {
     clients.connect_each(1);  // when that is answered, it has started
     clients.run(count);
   }
@@ -152,7 +153,7 @@ bool asked_for(const std::string& title) { return title.find(bench::asked().tabl
 // Candidates of all servers; run(bout, n) does the work. The bouts live as long as they.
 template <class Run>
 std::vector<bench::candidate> of_servers(std::vector<std::shared_ptr<bout>>& bouts, transport over, std::size_t count,
-                                         std::size_t bytes, Run run) {
+                                         std::size_t bytes, std::size_t depth, Run run) {
   std::vector<bench::candidate> all;
   for (const auto& p : servers) {
     if (!bench::wanted({p.name})) continue;
@@ -160,24 +161,25 @@ std::vector<bench::candidate> of_servers(std::vector<std::shared_ptr<bout>>& bou
       all.push_back({p.name, {}, why});
       continue;
     }
-    auto b = std::make_shared<bout>(p, over, count, bytes);
+    auto b = std::make_shared<bout>(p, over, count, bytes, depth);
     bouts.push_back(b);
     all.push_back({p.name, [b, run](std::size_t n) { return b->measure(n, [&] { run(*b, n); }); }});
   }
   return all;
 }
 
-void echo(transport over, std::size_t count, std::size_t bytes) {
-  const std::string title = std::string("echo, ") + bench::text(over) + ", " + size_text(bytes) + ", " + plural(count) +
-                            ": ns of the server's CPU a request";
+void echo(transport over, std::size_t count, std::size_t bytes, std::size_t depth = 1) {
+  const std::string how = std::string(depth > 1 ? "pipelined echo, " : "echo, ") + bench::text(over) + ", " +
+                          size_text(bytes) + ", " + plural(count);
+  const std::string title =
+      how + (depth > 1 ? ", " + number(depth) + " at a time each" : "") + ": ns of the server's CPU a request";
   if (!asked_for(title)) return;
   std::vector<std::shared_ptr<bout>> bouts;
-  auto all = of_servers(bouts, over, count, bytes, [](bout& b, std::size_t n) { b.clients.run(n); });
+  auto all = of_servers(bouts, over, count, bytes, depth, [](bout& b, std::size_t n) { b.clients.run(n); });
   auto names = all;
   bench::compare(title, std::move(all), {.rounds = 9, .round_ms = 20});
   if (count > 1 || bench::asked().operations) return;
-  const std::string table =
-      std::string("echo, ") + bench::text(over) + ", " + size_text(bytes) + ", 1 connection: latency";
+  const std::string table = how + ": latency";
   bench::headline(table);
   std::size_t i = 0;
   double raw50 = 0, raw99 = 0;
@@ -196,7 +198,7 @@ void accepts(transport over) {
       std::string("connect, one request, close: ") + bench::text(over) + ": ns of the server's CPU each";
   if (!asked_for(title)) return;
   std::vector<std::shared_ptr<bout>> bouts;
-  bench::compare(title, of_servers(bouts, over, 0, 64, [](bout& b, std::size_t n) { b.clients.connect_each(n); }),
+  bench::compare(title, of_servers(bouts, over, 0, 64, 1, [](bout& b, std::size_t n) { b.clients.connect_each(n); }),
                  {.rounds = 9, .round_ms = 15});
 }
 
@@ -211,7 +213,7 @@ void idle(transport over, std::size_t count) {
       continue;
     }
     try {
-      bout one(p, over, 16, 64);  // what comes with the first ones is not theirs
+      bout one(p, over, 16, 64, 1);  // what comes with the first ones is not theirs
       const double resident = one.server.resident(), in_kernel = one.server.in_kernel();
       bench::load others(p.name, one.at, count, 64);
       others.run(count);
@@ -285,6 +287,8 @@ int main(int argc, char** argv) try {
       echo(over, count, 64);
     }
     echo(over, quick ? 1 : 16, 16 * 1024);
+    for (std::size_t count : {16, 128})
+      if (!quick || count == 16) echo(over, count, 64, 16);
     accepts(over);
   }
   for (std::size_t count : {1000, 10'000})

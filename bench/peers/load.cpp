@@ -40,17 +40,19 @@ void listener::close() {
   fd = -1;
 }
 
-load::load(std::string peer, const listener& at, std::size_t connections, std::size_t bytes)
+load::load(std::string peer, const listener& at, std::size_t connections, std::size_t bytes, std::size_t depth)
     : peer_(std::move(peer)),
       address_(at.address),
       size_(at.size),
-      request_(bytes),
-      answer_(bytes),
+      bytes_(bytes),
+      depth_(depth),
+      request_(bytes * depth),
+      answer_(bytes * depth),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-  for (std::size_t i = 0; i < bytes; ++i) request_[i] = char('!' + i % 89);
+  for (std::size_t i = 0; i < request_.size(); ++i) request_[i] = char('!' + i % bytes % 89);
   all_.reserve(connections);
   for (std::size_t i = 0; i < connections; ++i) {
-    all_.push_back({connected()});
+    all_.push_back(connected());
     epoll_event e{EPOLLIN, {}};
     e.data.u64 = i;
     if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, all_.back().fd, &e)) fail("epoll_ctl");
@@ -64,7 +66,7 @@ load::~load() {
 
 void load::fail(const char* what) const { throw std::runtime_error(peer_ + ": " + what + ": " + std::strerror(errno)); }
 
-int load::connected() {
+load::connection load::connected() {
   const auto* to = reinterpret_cast<const sockaddr*>(&address_);
   const int fd = ::socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const timeval ten_seconds{10, 0};
@@ -73,53 +75,68 @@ int load::connected() {
   ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &ten_seconds, sizeof ten_seconds);
   if (to->sa_family == AF_INET) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   if (fd < 0 || ::connect(fd, to, size_)) fail("connect");
-  return fd;
+  const std::uint64_t first = ++connections_ << 40;
+  return {fd, first, first};
 }
 
-void load::send(connection& c) {
-  c.number = ++number_;
-  c.got = 0;
-  std::memcpy(request_.data(), &c.number, sizeof c.number);
+void load::send(connection& c, std::size_t requests) {
+  for (std::size_t i = 0; i < requests; ++i) {
+    ++c.sent;
+    std::memcpy(request_.data() + i * bytes_, &c.sent, sizeof c.sent);
+  }
   c.sent_at = wall_ns();
-  if (::send(c.fd, request_.data(), request_.size(), MSG_NOSIGNAL) != ssize_t(request_.size())) fail("send");
+  const std::size_t size = requests * bytes_;
+  if (::send(c.fd, request_.data(), size, MSG_NOSIGNAL) != ssize_t(size)) fail("send");
 }
 
-bool load::receive(connection& c) {
-  const ssize_t got = ::recv(c.fd, answer_.data() + c.got, answer_.size() - c.got, 0);
+std::size_t load::receive(connection& c) {
+  const std::size_t most = std::size_t(c.sent - c.answered) * bytes_ - c.got;
+  const ssize_t got = ::recv(c.fd, answer_.data(), most, 0);
   if (got <= 0) fail(got ? "recv" : "it closed the connection");
-  // What has come is compared at once: the buffer is everybody's. The number is that of this connection's request.
-  std::memcpy(request_.data(), &c.number, sizeof c.number);
-  if (std::memcmp(answer_.data() + c.got, request_.data() + c.got, std::size_t(got)))
-    fail("the answer is not what was sent");
-  c.got += std::size_t(got);
-  return c.got == request_.size();
+  // What has come is compared at once: the buffer is everybody's.
+  std::size_t whole = 0;
+  for (std::size_t at = 0; at < std::size_t(got);) {
+    const std::uint64_t number = c.answered + 1;
+    std::memcpy(request_.data(), &number, sizeof number);
+    const std::size_t part = std::min(bytes_ - c.got, std::size_t(got) - at);
+    if (std::memcmp(answer_.data() + at, request_.data() + c.got, part)) fail("the answer is not what was sent");
+    at += part;
+    c.got += part;
+    if (c.got < bytes_) break;
+    c.got = 0;
+    c.answered = number;
+    ++whole;
+  }
+  return whole;
 }
 
 void load::run(std::size_t requests) {
   std::size_t begun = 0, done = 0;
-  for (; begun < std::min(requests, all_.size()); ++begun) send(all_[begun]);
+  const auto begin_more = [&](connection& c, std::size_t most) {
+    const std::size_t more = std::min(most, requests - begun);
+    if (more > 0) send(c, more);
+    begun += more;
+  };
+  for (auto& c : all_) begin_more(c, depth_);
   epoll_event events[256];
   while (done < requests) {
     const int count = ::epoll_wait(epoll_, events, 256, 10'000);
     if (count <= 0) fail("no answer for ten seconds");
     for (int i = 0; i < count; ++i) {
       connection& c = all_[events[i].data.u64];
-      if (!receive(c)) continue;
-      latencies_ns.push_back(float(wall_ns() - c.sent_at));
-      ++done;
-      if (begun < requests) {
-        send(c);
-        ++begun;
-      }
+      const std::size_t whole = receive(c);
+      if (whole > 0 && depth_ == 1) latencies_ns.push_back(float(wall_ns() - c.sent_at));
+      done += whole;
+      begin_more(c, whole);
     }
   }
 }
 
 void load::connect_each(std::size_t times) {
   for (std::size_t i = 0; i < times; ++i) {
-    connection c{connected()};
-    send(c);
-    while (!receive(c)) {
+    connection c = connected();
+    send(c, 1);
+    while (receive(c) == 0) {
     }
     const linger at_once{1, 0};
     ::setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
