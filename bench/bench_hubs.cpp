@@ -2,9 +2,10 @@
 //
 // With as many cores as hubs no core is left for a load generator, so it is counted in: each hub has 32 clients beside
 // its servers, all of them fibers that call the plain blocking names. The kernel deals the connections out among the
-// listeners, so about half of a hub's clients talk to the other one, which the kernel's loopback makes dearer; with a port
-// each there is no such traffic. Twice the hubs are to answer nearly twice the requests in the same time. How much the machine itself gives to two threads that share nothing (its cores may be
-// halves of one, or somebody else's) is shown by the raw rows: bytes to and fro over a socket pair of the thread's own.
+// listeners, so about half of a hub's clients talk to the other one, which the kernel's loopback makes dearer; with a
+// port each there is no such traffic. Twice the hubs are to answer nearly twice the requests in the same time. How much
+// the machine itself gives to two threads that share nothing (its cores may be halves of one, or somebody else's) is
+// shown by the raw rows: bytes to and fro over a socket pair of the thread's own.
 //
 // In the wall clock's table a sample is the time from the moment when all connections stand until the last hub has had
 // its answers, by all answers; in the other it is the CPU time of all threads, which is to stay what it was.

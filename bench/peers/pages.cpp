@@ -19,10 +19,11 @@ std::string page(std::size_t number, std::size_t count) {
   std::string body = "<!doctype html><html><head><title>Page " + std::to_string(number) + "</title></head><body>\n";
   for (std::size_t i = 1; i <= 8; ++i) {
     body += "<p>Some words before the link, as pages have them, and <b>some</b> marks among them. ";
-    body += "<a class=\"next\" href=\"/" + std::to_string((number * 8 + i) % count) + "\">page " + std::to_string(i) + "</a></p>\n";
+    body += "<a class=\"next\" href=\"/" + std::to_string((number * 8 + i) % count) + "\">another page</a></p>\n";
   }
   body += "</body></html>\n";
-  return "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         body;
 }
 
 void serve(const std::vector<std::string>& pages) {
@@ -41,15 +42,17 @@ void serve(const std::vector<std::string>& pages) {
     for (int i = 0; i < ready; ++i) {
       const int fd = events[i].data.fd;
       if (fd == peer::listener) {
-        for (int got; (got = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;) watch(got, EPOLLIN | EPOLLET);
+        for (int got; (got = ::accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;)
+          watch(got, EPOLLIN | EPOLLET);
         continue;
       }
       // A client sends its next request after the answer only, and a whole one in one piece.
       const ssize_t got = ::recv(fd, request, sizeof request - 1, 0);
       if (got < 0 && errno == EAGAIN) continue;
       request[got > 0 ? got : 0] = 0;
-      const std::size_t number = std::string_view(request).starts_with("GET /") ? std::size_t(std::atoll(request + 5)) : pages.size();
-      if (got <= 0 || number >= pages.size()) {
+      const bool is_get = std::string_view(request).starts_with("GET /");
+      const std::size_t number = is_get ? std::size_t(std::atoll(request + 5)) : pages.size();
+      if (number >= pages.size()) {
         ::close(fd);
         continue;
       }
