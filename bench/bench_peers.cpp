@@ -41,6 +41,7 @@ struct peer {
   std::vector<std::string> before{};  // arguments before and after what all peers are told
   std::vector<std::string> after{};
   std::vector<std::string> environment{};
+  std::size_t most = SIZE_MAX;  // connections, of a server
 };
 
 const std::vector<peer> servers{
@@ -49,6 +50,7 @@ const std::vector<peer> servers{
     {"ringlet, hooked read and write", "peer_ringlet"},
     {"ringlet, io::read and io::write", "peer_ringlet", {}, {"io"}},
     {"ringlet, hooked, on epoll", "peer_ringlet", {}, {}, {"RINGLET_ENGINE=epoll"}},
+    {"ringlet, hooked, spinning", "peer_ringlet", {}, {}, {"RINGLET_SPIN=50"}, 1},  // elsewhere somebody is always ready
     {"a thread for each", "peer_threads"},
     {"State Threads", "peer_st"},
     {"Boost.Asio, spawn", "peer_asio"},
@@ -156,7 +158,7 @@ std::vector<bench::candidate> of_servers(std::vector<std::shared_ptr<bout>>& bou
                                          std::size_t bytes, std::size_t depth, Run run) {
   std::vector<bench::candidate> all;
   for (const auto& p : servers) {
-    if (!bench::wanted({p.name})) continue;
+    if (!bench::wanted({p.name}) || count > p.most) continue;
     if (const std::string why = missing(p); !why.empty()) {
       all.push_back({p.name, {}, why});
       continue;
