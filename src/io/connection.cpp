@@ -12,16 +12,18 @@
 
 #include "base/sys.hpp"
 #include "io/doors.hpp"
+#include "io/flag_turn.hpp"
 #include "io/wait.hpp"
 
 namespace ringlet::io {
 
 namespace {
 // accept and connect have no flag that says "do not wait". The ring waits for them itself; without it O_NONBLOCK is set
-// for the length of one call, which another thread or process that shares the socket might see. The kernel leaves no
+// for the length of one call, in turns with whoever of ours shares the socket; others might see it. The kernel leaves no
 // other way (engine::waits_for_sockets).
 template <class Call>
 long call_nonblocking(int fd, Call call) {
+  const flag_turn mine;
   const long flags = sys::call(SYS_fcntl, fd, F_GETFL);
   if (flags < 0) return flags;
   if (flags & O_NONBLOCK) return call();

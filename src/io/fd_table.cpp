@@ -16,6 +16,7 @@
 #include "base/sys.hpp"
 #include "io/counter.hpp"
 #include "io/doors.hpp"
+#include "io/flag_turn.hpp"
 
 namespace ringlet::io {
 
@@ -210,6 +211,11 @@ file_kind fd_table::kind_of(fd_watch& w) {
   return w.kind;
 }
 
+static bool is_nonblocking(int fd) noexcept {
+  const long flags = sys::call(SYS_fcntl, fd, F_GETFL);
+  return flags >= 0 && (flags & O_NONBLOCK);
+}
+
 void fd_table::refresh(fd_watch& w) {
   const std::uint32_t epoch = facts_epoch.load(std::memory_order_acquire);
   const file_kind kind = kind_of(w);
@@ -218,8 +224,13 @@ void fd_table::refresh(fd_watch& w) {
   const bool known = epoch != 0 && w.facts_epoch == epoch && socket;
   constexpr int standard_streams = 3;  // a parent has them, too
   if (known && w.fd >= standard_streams && !shares_descriptions.load(std::memory_order_relaxed)) return;
-  const long flags = sys::call(SYS_fcntl, w.fd, F_GETFL);
-  w.nonblocking = flags >= 0 && (flags & O_NONBLOCK);
+  w.nonblocking = is_nonblocking(w.fd);
+  // It may be set for the length of another hub's call only.
+  if (w.nonblocking && socket && !hub_.engine->waits_for_sockets() &&
+      (hub_count.load(std::memory_order_relaxed) > 1 || flag_turn::is_shared())) {
+    const flag_turn nobody_sets_it;
+    w.nonblocking = is_nonblocking(w.fd);
+  }
   if (known) return;
   // Nothing else has any; the number may have been a socket's before.
   w.timeouts[0] = socket ? socket_timeout(w.fd, SO_RCVTIMEO) : clock::duration::max();
