@@ -3,7 +3,7 @@
 // all), client (epoll, one thread) on another. And what single threads cost: making one, handing on by a condition or a
 // semaphore, a system call that is none of ours.
 //
-//   bench_threads [connections ...]      default 100 1000 10000
+//   bench_threads [connections ...] [--quick] [--json FILE]      default 100 1000 10000
 //
 // Beside them one thread with epoll, by hand: the limit, for what is left then is the sockets' own cost.
 //
@@ -32,6 +32,7 @@
 #include <thread>
 #include <vector>
 
+#include "harness.hpp"
 #include "raw_servers.hpp"
 #include "thread_costs.hpp"
 
@@ -252,11 +253,17 @@ void show_connections(int connections) {
     std::printf("%7d  %-17s %10.0f %10.0f %10.1f %9ld %10.1f %10.1f\n", connections, way_names[int(w)], f.rate(), f.p99_us, f.cpu_us(), f.kernel_threads, f.resident_mb, f.kernel_mb);
   }
   const figures &a = best[0], &b = best[1];
+  const std::string table = "a thread per connection, " + std::to_string(connections) + " connections";
   for (const way w : {way::fibers, way::raw}) {
     const figures& f = best[int(w)];
-    std::printf("         %-7s/ bare     %10.2f %10.2f %10.2f %9s %21.2f\n", w == way::raw ? "epoll " : "fibers ", f.rate() / std::max(a.rate(), b.rate()),
-                f.p99_us / std::min(a.p99_us, b.p99_us), f.cpu_us() / std::min(a.cpu_us(), b.cpu_us()), "",
-                f.memory_mb() / std::min(a.memory_mb(), b.memory_mb()));
+    const std::string who = w == way::raw ? "epoll" : "fibers";
+    const double rate = f.rate() / std::max(a.rate(), b.rate()), p99 = f.p99_us / std::min(a.p99_us, b.p99_us);
+    const double cpu = f.cpu_us() / std::min(a.cpu_us(), b.cpu_us()), memory = f.memory_mb() / std::min(a.memory_mb(), b.memory_mb());
+    std::printf("         %-7s/ bare     %10.2f %10.2f %10.2f %9s %21.2f\n", who.c_str(), rate, p99, cpu, "", memory);
+    bench::note(table, who + ", requests", f.rate(), "/s", rate);
+    bench::note(table, who + ", p99", f.p99_us, "us", p99);
+    bench::note(table, who + ", CPU of a request", f.cpu_us(), "us", cpu);
+    bench::note(table, who + ", memory", f.memory_mb(), "MB", memory);
   }
   std::puts("");
   std::fflush(stdout);
@@ -272,9 +279,13 @@ void show_costs() {
       for (std::size_t k = 0; k < told.size(); ++k) mine[k] = std::min(mine[k], told[k]);
     }
   std::puts("ns                          bare, one core   all cores    fibers   fibers / bare");
-  for (std::size_t k = 0; k < bench::thread_costs_count; ++k)
-    std::printf("%-27s %14.0f %11.0f %9.0f %15.3f\n", bench::thread_costs_names[k], least[0][k], least[1][k], least[2][k], least[2][k] / std::min(least[0][k], least[1][k]));
-  std::printf("a foreign call costs %.1f ns more where threads are fibers than in the same process before its first thread\n", least[2][bench::foreign_call_with_threads] - least[2][bench::foreign_call_alone]);
+  for (std::size_t k = 0; k < bench::thread_costs_count; ++k) {
+    const double ratio = least[2][k] / std::min(least[0][k], least[1][k]);
+    std::printf("%-27s %14.0f %11.0f %9.0f %15.3f\n", bench::thread_costs_names[k], least[0][k], least[1][k], least[2][k], ratio);
+    bench::note("what threads as fibers cost", bench::thread_costs_names[k], least[2][k], "ns", ratio);
+  }
+  std::printf("a foreign call costs %.1f ns more where threads are fibers than in the same process before its first thread\n",
+              least[2][bench::foreign_call_with_threads] - least[2][bench::foreign_call_alone]);
 }
 
 }  // namespace
@@ -295,18 +306,16 @@ int main(int argc, char** argv) {
   path[n] = 0;
   self = path;
   ringlet = self.substr(0, self.rfind('/')) + "/../hooks/launcher/ringlet";
-  std::vector<int> counts;
-  bool quick = false;
-  for (int i = 1; i < argc; ++i)
-    if (std::strcmp(argv[i], "--quick") == 0) quick = true;
-    else counts.push_back(std::atoi(argv[i]));
+  bench::begin(argc, argv, "bench_threads", "[CONNECTIONS ...]");
+  const bool quick = bench::asked().quick;
   if (quick) {
     rounds = 1;
     measured = std::chrono::milliseconds(100);
   }
-  if (counts.empty()) counts = quick ? std::vector<int>{10} : std::vector<int>{100, 1000, 10'000};
+  std::vector<std::size_t> counts = bench::asked().numbers;
+  if (counts.empty()) counts = quick ? std::vector<std::size_t>{10} : std::vector<std::size_t>{100, 1000, 10'000};
   std::puts("thread per connection, 64 bytes: the best of some rounds, alternating");
   std::puts("connections               requests/s     p99 us     CPU us   threads    user MB  kernel MB");
-  for (const int connections : counts) show_connections(connections);
+  for (const std::size_t connections : counts) show_connections(int(connections));
   show_costs();
 }

@@ -41,7 +41,7 @@ std::string quoted(const std::string& text) {
 
 void append_json(const std::string& table, const std::string& name, const char* unit, double median, double low, double high,
                  double ratio, double wall, double ratio_low = 0, double ratio_high = 0) {
-  if (given.json_file.empty()) return;
+  if (given.json_file.empty() || !std::isfinite(median)) return;
   FILE* out = std::fopen(given.json_file.c_str(), "a");
   if (!out) {
     std::perror(given.json_file.c_str());
@@ -49,7 +49,7 @@ void append_json(const std::string& table, const std::string& name, const char* 
   }
   std::fprintf(out, "{\"program\":%s,\"table\":%s,\"name\":%s,\"unit\":%s,\"median\":%.6g,\"low\":%.6g,\"high\":%.6g",
                quoted(program_name).c_str(), quoted(table).c_str(), quoted(name).c_str(), quoted(unit).c_str(), median, low, high);
-  if (ratio > 0) std::fprintf(out, ",\"ratio\":%.4f", ratio);
+  if (ratio > 0 && std::isfinite(ratio)) std::fprintf(out, ",\"ratio\":%.4f", ratio);
   if (ratio_low > 0) std::fprintf(out, ",\"ratio_low\":%.4f,\"ratio_high\":%.4f", ratio_low, ratio_high);
   if (wall >= 0) std::fprintf(out, ",\"wall\":%.6g", wall);
   std::fprintf(out, "}\n");
@@ -99,7 +99,7 @@ void take_turn(measured& m) {
 
 const settings& asked() noexcept { return given; }
 
-void begin(int argc, char** argv, const char* program) {
+void begin(int argc, char** argv, const char* program, const char* numbers) {
   program_name = program;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   for (int i = 1; i < argc; ++i) {
@@ -115,8 +115,11 @@ void begin(int argc, char** argv, const char* program) {
       given.table = following, ++i;
     } else if (word == "--operations" && following && std::atoll(following) > 0) {
       given.operations = std::size_t(std::atoll(following)), ++i;
+    } else if (numbers && std::atoll(word.c_str()) > 0) {
+      given.numbers.push_back(std::size_t(std::atoll(word.c_str())));
     } else {
-      std::fprintf(stderr, "%s [--quick] [--json FILE] [--table TEXT] [--only TEXT] [--operations N]\n", program);
+      std::fprintf(stderr, "%s [--quick] [--json FILE] [--table TEXT] [--only TEXT] [--operations N]%s%s\n", program,
+                   numbers ? " " : "", numbers ? numbers : "");
       std::exit(word == "--help" ? 0 : 2);
     }
   }
@@ -181,6 +184,10 @@ void headline(const std::string& title) {
 void value(const std::string& table, const std::string& name, double number, const char* unit, double raw) {
   const double ratio = raw > 0 ? number / raw : 0;
   std::printf("  %-48s %12s %-6s %8s\n", name.c_str(), number_text(number).c_str(), unit, ratio_text(ratio).c_str());
+  note(table, name, number, unit, ratio);
+}
+
+void note(const std::string& table, const std::string& name, double number, const char* unit, double ratio) {
   append_json(table, name, unit, number, number, number, ratio, -1);
 }
 

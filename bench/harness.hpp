@@ -32,10 +32,12 @@ struct settings {
   std::string table;
   std::string only;
   std::size_t operations = 0;
+  std::vector<std::size_t> numbers;
 };
 const settings& asked() noexcept;
-// Reads the command line; ends the program with a help text if it cannot.
-void begin(int argc, char** argv, const char* program);
+// Reads the command line; ends the program with a help text if it cannot. `numbers`: what numbers among the words are, if
+// the program takes any.
+void begin(int argc, char** argv, const char* program, const char* numbers = nullptr);
 
 // Whether --only leaves any of these rows: where setting up a table is dear.
 bool wanted(std::initializer_list<std::string> rows);
@@ -88,6 +90,8 @@ void compare(const std::string& title, std::vector<candidate> candidates, const 
 // One number that is no duration of rounds: printed as a line, ratio only if raw is positive.
 void headline(const std::string& title);
 void value(const std::string& table, const std::string& name, double number, const char* unit, double raw = 0);
+// The same for --json only, by a program that prints a table of its own.
+void note(const std::string& table, const std::string& name, double number, const char* unit, double ratio = 0);
 
 // Keeps the compiler from leaving out what computes this.
 template <class T>

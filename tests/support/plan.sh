@@ -263,7 +263,7 @@ part_bench() {
   for program in build/bench/bench_*; do
     if [[ ! -f $program || ! -x $program ]]; then continue; fi
     name=${program##*/}
-    if timeout -k 10 120 "$program" --quick >"build/logs/$name.log" 2>&1; then one pass; else one fail "$name" "--quick ended with status $? (in build/logs/$name.log)"; fi
+    if timeout -k 10 120 "$program" --quick --json /dev/null >"build/logs/$name.log" 2>&1; then one pass; else one fail "$name" "--quick ended with status $? (in build/logs/$name.log)"; fi
   done
 }
 
