@@ -154,7 +154,7 @@ def worst(goal: dict, figures: Figures):
             least, who = min(others)
             number, where = number / least, f"{where}; {who}"
         found.append((number, where))
-    return max(found) if found else None
+    return (min if "at_least" in goal else max)(found, default=None)
 
 
 def print_goals(figures: Figures) -> None:
@@ -164,7 +164,8 @@ def print_goals(figures: Figures) -> None:
     for goal in goals:
         got = None if "not_measured" in goal else worst(goal, figures)
         if got:
-            verdict, note = "met" if got[0] <= goal["at_most"] else "NOT MET", f"{got[0]:.4g}  ({got[1]})"
+            met = goal.get("at_least", 0) <= got[0] <= goal.get("at_most", float("inf"))
+            verdict, note = "met" if met else "NOT MET", f"{got[0]:.4g}  ({got[1]})"
         else:
             verdict, note = "-", "not measured: " + goal.get("not_measured", "not in this run")
         print(f"  {verdict:8} {goal['figure']}: {goal['goal']}: {note}")
