@@ -21,8 +21,6 @@
 #include "hub/hub.hpp"
 #include "io/doors.hpp"
 #include "io/wait.hpp"
-#include "loop/offload.hpp"
-#include "sync/address_wait.hpp"
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -31,31 +29,6 @@
 namespace ringlet::by_number {
 
 using base::after, base::is_valid, base::remaining, base::to_duration, hooks::no_pointer;
-
-// --- helpers ----------------------------------------------------------------------------------------------------------
-
-long on_helper(long number, long a, long b, long c, long d, long e, long f) noexcept {
-  struct errand : loop::job {
-    long number, arguments[6], result = 0;
-    std::atomic<bool> done{false};
-  } errand;
-  errand.number = number;
-  const long given[] = {a, b, c, d, e, f};
-  std::copy(std::begin(given), std::end(given), errand.arguments);
-  errand.run = [](loop::job& j) {
-    auto& mine = static_cast<struct errand&>(j);
-    const long* w = mine.arguments;
-    mine.result = sys::call(mine.number, w[0], w[1], w[2], w[3], w[4], w[5]);
-    const void* address = &mine;
-    mine.done.store(true, std::memory_order_release);
-    sync::wake_address(address, 1);  // only the address from here on: the errand may be gone
-  };
-  if (loop::offload(errand) != 0) return pass;
-  while (!errand.done.load(std::memory_order_acquire))
-    sync::wait_on_address(&errand, never, "a helper thread's call", false,
-                          [](const void* of) { return !static_cast<const struct errand*>(of)->done.load(std::memory_order_acquire); });
-  return errand.result;
-}
 
 // --- streams ----------------------------------------------------------------------------------------------------------
 
@@ -96,7 +69,7 @@ long send_file(int to, int from, off_t* offset, std::size_t count) noexcept {
   io::fd_table& table = io::fd_table::of(detail::hub_state::here());
   io::fd_watch* const known = table.get_if_open(to);
   if (!known || table.kind_of(*known) != io::file_kind::stream || !is_regular(from))
-    return on_helper(SYS_sendfile, to, from, reinterpret_cast<long>(offset), long(count));
+    return io::call_on_helper("sendfile", signal_effect::ends_unless_restarted, SYS_sendfile, to, from, offset, count);
   std::size_t done = 0;
   do {
     const long got = io::until_ready(to, loop::direction::out, never, "sendfile", [&](io::fd_watch*) -> ssize_t {
@@ -150,7 +123,8 @@ long flock(int fd, int operation) noexcept {
   constexpr int does_not_wait = 4;  // LOCK_NB
   if (operation & does_not_wait) return pass;
   const long at_once = sys::call(SYS_flock, fd, operation | does_not_wait);
-  return at_once == -EAGAIN ? on_helper(SYS_flock, fd, operation) : at_once;
+  if (at_once != -EAGAIN) return at_once;
+  return io::call_on_helper("flock", signal_effect::ends_unless_restarted, SYS_flock, fd, operation);
 }
 
 namespace {
@@ -187,7 +161,7 @@ long close(int fd) noexcept {
   forget_name_file(fd);
   if (__builtin_expect(would_linger(fd), 0) && !threads::alone()) {
     io::fd_closing(fd);
-    return on_helper(SYS_close, fd);
+    return io::call_on_helper("close", signal_effect::none, SYS_close, fd);
   }
   return io::close(fd);
 }
@@ -221,7 +195,8 @@ long close_range(unsigned first, unsigned last, unsigned flags) noexcept {
 long fcntl(int fd, int command, long argument) noexcept {
   if ((command == F_SETLKW || command == F_OFD_SETLKW) && !threads::alone() && !no_pointer(pointer<void>(argument))) {
     const long at_once = sys::call(SYS_fcntl, fd, command == F_SETLKW ? F_SETLK : F_OFD_SETLK, argument);
-    return at_once == -EAGAIN || at_once == -EACCES ? on_helper(SYS_fcntl, fd, command, argument) : at_once;
+    if (at_once != -EAGAIN && at_once != -EACCES) return at_once;
+    return io::call_on_helper("fcntl", signal_effect::ends_unless_restarted, SYS_fcntl, fd, command, argument);
   }
   if (command != F_SETFL && command != F_DUPFD && command != F_DUPFD_CLOEXEC) return pass;
   const long result = sys::call(SYS_fcntl, fd, command, argument);
@@ -262,6 +237,9 @@ bool wait_for_end(int pid, long* ended) noexcept {
   io::close(int(fd));
   return true;
 }
+long look_on_helper(int kind, int id, siginfo_t* seen, int flags) noexcept {
+  return io::call_on_helper("wait", signal_effect::ends_unless_restarted, SYS_waitid, kind, id, seen, flags, nullptr);
+}
 }  // namespace
 
 long wait4(int pid, int* status, int flags, rusage* usage) noexcept {
@@ -280,7 +258,8 @@ long wait4(int pid, int* status, int flags, rusage* usage) noexcept {
     const int group = pid == 0 ? int(sys::call(SYS_getpgid, 0)) : -pid;
     siginfo_t seen{};
     const int look = WEXITED | WNOWAIT | (flags & WUNTRACED ? WSTOPPED : 0) | (flags & WCONTINUED ? WCONTINUED : 0);
-    const long looked = on_helper(SYS_waitid, kind, pid > 0 ? pid : pid == -1 ? 0 : group, reinterpret_cast<long>(&seen), look, 0);
+    const int id = pid > 0 ? pid : pid == -1 ? 0 : group;
+    const long looked = look_on_helper(kind, id, &seen, look);
     if (looked < 0) return looked;
   }
 }
@@ -305,7 +284,7 @@ long waitid(int kind, int id, siginfo_t* found, int flags, rusage* usage) noexce
       continue;
     }
     siginfo_t seen{};
-    const long looked = on_helper(SYS_waitid, kind, id, reinterpret_cast<long>(&seen), flags | WNOWAIT, 0);
+    const long looked = look_on_helper(kind, id, &seen, flags | WNOWAIT);
     if (looked < 0) return looked;
   }
 }

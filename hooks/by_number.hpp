@@ -22,6 +22,7 @@
 #include <ringlet/deadline.hpp>
 
 #include "base/moments.hpp"
+#include "io/errand.hpp"
 #include "patch/patch.hpp"
 #include "threads/threads.hpp"
 
@@ -41,14 +42,13 @@ T* pointer(long word) noexcept {
   return reinterpret_cast<T*>(word);
 }
 using base::after_milliseconds;
+using detail::signal_effect;
 
 long read(int fd, void* buffer, std::size_t size) noexcept;
 long write(int fd, const void* data, std::size_t size) noexcept;
 long recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) noexcept;
 long sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept;
 long send_file(int to, int from, off_t* offset, std::size_t count) noexcept;
-// The call, made by a helper thread while the fiber is parked: for what has no operation in the kernel.
-long on_helper(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) noexcept;
 
 long ppoll(pollfd* fds, unsigned long count, timespec* timeout, const mask* blocked) noexcept;
 long select(int count, fd_set* in, fd_set* out, fd_set* odd, timeval* timeout) noexcept;

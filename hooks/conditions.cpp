@@ -125,7 +125,7 @@ int pthread_cond_broadcast(pthread_cond_t* c) {
 int pthread_join(pthread_t thread, void** result) {
   if (::pthread_equal(thread, ::pthread_self())) return real::pthread_join(thread, result);  // EDEADLK
   if (const int at_once = ::pthread_tryjoin_np(thread, result); at_once != EBUSY) return at_once;
-  return offloaded("pthread_join", [=] { return real::pthread_join(thread, result); });
+  return offloaded("pthread_join", detail::signal_effect::none, [=] { return real::pthread_join(thread, result); });
 }
 
 // --- the same in C11's words -----------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ int __openat_2(int directory, const char* path, int flags) {
 // --- closing ---------------------------------------------------------------------------------------------------------
 
 int close(int fd) { return to_libc<int>(io::close(fd)); }
+int mq_close(mqd_t queue) { return to_libc<int>(io::close(queue)); }
 
 int dup2(int from, int to) { return to_libc<int>(io::dup2(from, to)); }
 int dup3(int from, int to, int flags) { return to_libc<int>(io::dup3(from, to, flags)); }
@@ -139,7 +140,7 @@ int fcntl(int fd, int command, void* argument) {
     if (real::fcntl(fd, command == F_SETLKW ? F_SETLK : F_OFD_SETLK, argument) == 0) return 0;
     if (errno != EAGAIN && errno != EACCES) return -1;
     errno = saved;
-    return offloaded("fcntl", [&] { return real::fcntl(fd, command, argument); });
+    return offloaded("fcntl", detail::signal_effect::ends_unless_restarted, [&] { return real::fcntl(fd, command, argument); });
   }
   const int result = real::fcntl(fd, command, argument);
   if (result < 0) return result;

@@ -12,8 +12,6 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <mqueue.h>
-#include <sys/ipc.h>
 
 #include <ringlet/io.hpp>
 

@@ -78,10 +78,10 @@ void both_opened(const int* ends) noexcept {
     if (result >= 0 && always(row::name)) told;                           \
     return result;                                                        \
   }
-#define OFFLOADS(result_type, name, group, parameters, arguments)                                \
-  EXPORTED(result_type, name, parameters) {                                                      \
-    if (parking(row::name)) return offloaded(#name, [&] { return real::name arguments; });       \
-    return real::name arguments;                                                                 \
+#define OFFLOADS(result_type, name, group, parameters, arguments, ends)                                                 \
+  EXPORTED(result_type, name, parameters) {                                                                             \
+    if (parking(row::name)) return offloaded(#name, detail::signal_effect::ends, [&] { return real::name arguments; }); \
+    return real::name arguments;                                                                                        \
   }
 #define ALIAS(name, of)                                                                                         \
   static_assert(as_declared<decltype(&::name), decltype(&ringlet_##of)>, "calls.def: " #name " is not like " #of); \

@@ -28,7 +28,7 @@ namespace {
 #define SHAPED(result, name, group, when, parameters, arguments) LISTED(name, group, "shaped")
 #define VARIADIC(result, name, group, when, parameters, last, extra, arguments) LISTED(name, group, "shaped")
 #define OBSERVES(result, name, group, parameters, arguments, told) LISTED(name, group, "observes")
-#define OFFLOADS(result, name, group, parameters, arguments) LISTED(name, group, "offloads")
+#define OFFLOADS(result, name, group, parameters, arguments, ends) LISTED(name, group, "offloads")
 #define SPECIAL(name, group) LISTED(name, group, "shaped")
 #define ALIAS(name, of) {#name, nullptr, "alias", &active[std::size_t(row::of)]},
 #define ALIAS_UNDECLARED(name, of) ALIAS(name, of)

@@ -52,14 +52,15 @@ void let_the_woken_go_first(const void* address) noexcept {
 // attempt() gives EBUSY while it must be waited; what it gives else is the result. silent() says whether the change we
 // wait for may come unannounced.
 template <class Attempt, class Silent>
-int acquire(const void* address, deadline until, const char* what, Attempt attempt, Silent silent, const detail::signal_watch& signals = {}) {
+int acquire(const void* address, deadline until, const char* what, Attempt attempt, Silent silent,
+            const detail::signal_watch& signals = {}) {
   let_the_woken_go_first(address);
   int result = attempt();
   patience careful;
   while (result == EBUSY) {
     if (until.has_passed()) return ETIMEDOUT;
-    const auto ended =
-        lot::wait(address, [&] { return (result = attempt()) == EBUSY; }, silent() ? careful.next(until) : until, what, signals);
+    const deadline look = silent() ? careful.next(until) : until;
+    const auto ended = lot::wait(address, [&] { return (result = attempt()) == EBUSY; }, look, what, signals);
     if (ended == lot::outcome::signalled) return EINTR;
     if (promised == address) promised = nullptr;
     if (result == EBUSY) result = attempt();
@@ -206,7 +207,8 @@ int take(sem_t* s, deadline until) {
   const int saved = errno;
   lot::expecting a_signal_handler;  // may post: silence is no deadlock
   // As signal(7) has it: only a wait without a limit is restarted.
-  const auto signals = lot::watch_signals(until.is_never() ? detail::signal_effect::ends_unless_restarted : detail::signal_effect::ends);
+  using detail::signal_effect;
+  const auto signals = lot::watch_signals(until.is_never() ? signal_effect::ends_unless_restarted : signal_effect::ends);
   const int result = acquire(
       s, until, "sem_wait",
       [&] {

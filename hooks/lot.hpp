@@ -1,7 +1,7 @@
 #pragma once
 // The parking lot: what the hooks of pthread objects need of fibers. Waiting and waking are sync/address_wait's; here is the
-// form that hooks use (a check in place, never interrupted but by signals where a thread's wait is: a lock is not given up because its
-// waiter is killed), and questions about who runs.
+// form that hooks use (a check in place, never interrupted but by signals where a thread's wait is: a lock is not given up
+// because its waiter is killed), and questions about who runs.
 
 #include <cstddef>
 

@@ -38,10 +38,10 @@ Result wait_for(const char* what, pid_t one, Now now, Wholly wholly) {
     bool nothing_yet = false;
     const Result answer = now(nothing_yet);
     if (!nothing_yet) return answer;
-    if (one <= 0) return offloaded(what, wholly);
+    if (one <= 0) return offloaded(what, detail::signal_effect::ends_unless_restarted, wholly);
     const int waited = wait_for_end(one);
     if (waited == -ECANCELED || waited == -EINTR) return to_libc<Result>(waited);
-    if (waited < 0) return offloaded(what, wholly);
+    if (waited < 0) return offloaded(what, detail::signal_effect::ends_unless_restarted, wholly);
   }
 }
 

@@ -54,7 +54,7 @@ void find_all_originals() noexcept {
 #define SHAPED(result, name, group, when, parameters, arguments) real::name.find();
 #define VARIADIC(result, name, group, when, parameters, last, extra, arguments) real::name.find();
 #define OBSERVES(result, name, group, parameters, arguments, told) real::name.find();
-#define OFFLOADS(result, name, group, parameters, arguments) real::name.find();
+#define OFFLOADS(result, name, group, parameters, arguments, ends) real::name.find();
 #include "calls.def"
 }
 

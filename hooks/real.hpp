@@ -66,7 +66,7 @@ namespace real {
 #define SHAPED(result, name, group, when, parameters, arguments) REAL_ROW(name)
 #define VARIADIC(result, name, group, when, parameters, last, extra, arguments) REAL_ROW(name)
 #define OBSERVES(result, name, group, parameters, arguments, told) REAL_ROW(name)
-#define OFFLOADS(result, name, group, parameters, arguments) REAL_ROW(name)
+#define OFFLOADS(result, name, group, parameters, arguments, ends) REAL_ROW(name)
 #include "calls.def"
 #undef REAL_ROW
 }  // namespace real

@@ -18,7 +18,7 @@ enum class row : unsigned {
 #define SHAPED(result, name, group, when, parameters, arguments) name,
 #define VARIADIC(result, name, group, when, parameters, last, extra, arguments) name,
 #define OBSERVES(result, name, group, parameters, arguments, told) name,
-#define OFFLOADS(result, name, group, parameters, arguments) name,
+#define OFFLOADS(result, name, group, parameters, arguments, ends) name,
 #define SPECIAL(name, group) name,
 #include "calls.def"
   count_

@@ -165,6 +165,7 @@ struct RINGLET_SHOWN hub_state {
   // Handlers that have run on this thread, and those of them without SA_RESTART; written by signal_handled().
   std::atomic<std::uint32_t> signals_handled{0}, signals_not_restarting{0};
   std::uint32_t signals_told = 0;
+  std::atomic<delegated_call*> main_delegated{nullptr};  // for signal handlers of this thread
   std::atomic<message*> inbox{nullptr};
   std::atomic<unsigned> senders{0};     // other threads inside send(): the hub must not go under them
   std::atomic<void*> handle{nullptr};   // what other threads hold of us, if they do

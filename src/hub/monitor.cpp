@@ -25,6 +25,7 @@
 #include "base/sys.hpp"
 #include "context/sanitizer.hpp"
 #include "hub/hub.hpp"
+#include "loop/early_end.hpp"
 
 namespace ringlet {
 
@@ -210,6 +211,8 @@ struct monitor_list {
     ours.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | (of_faults.flags & has_restorer);
     ours.restorer = of_faults.restorer;
     sys::call(SYS_rt_sigaction, the_signal, &ours, nullptr, sizeof ours.mask);
+    const bool passes_on = before.plain != SIG_DFL && before.plain != SIG_IGN;
+    loop::share_early_end_signal(passes_on ? nullptr : &on_signal);
   }
 #endif
 };

@@ -61,7 +61,10 @@ void signal_handled(bool restarts) noexcept {
   std::atomic_signal_fence(std::memory_order_seq_cst);
   // The hub may be on its way to sleep, past its last look at the counts.
   const waiter* w = hub->main_fiber.waiting;
-  if (w && w->signals.effect != signal_effect::none) hub->engine->wake();
+  if (!w || w->signals.effect == signal_effect::none) return;
+  hub->engine->wake();
+  delegated_call* const call = hub->main_delegated.load(std::memory_order_relaxed);
+  if (call && (w->signals.effect == signal_effect::ends || !restarts)) call->end_in_handler(*call);
 }
 
 bool hub_state::met_signal(const signal_watch& w) const noexcept {

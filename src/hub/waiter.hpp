@@ -32,6 +32,12 @@ struct signal_watch {
   std::uint32_t handled = 0, not_restarting = 0;
 };
 
+// A call of the main fiber's that another thread makes for it. When a handler that ends such a call runs, a thread's call has
+// ended already, and what the handler does, or anybody after it, can't be its answer any more: so the wrapper ends it.
+struct delegated_call {
+  void (*end_in_handler)(delegated_call&) noexcept = nullptr;
+};
+
 struct waiter : base::list_link, message {
   fiber_state* fiber = nullptr;  // set before another thread can find it, then constant
   wake_reason reason = wake_reason::none;

@@ -2,11 +2,16 @@
 // What the doors (hooks) need of io besides the calls of <ringlet/io.hpp>: may this call park, and what they must tell
 // about fds (cheap: each is a few loads when there is nothing to do); and calls that only libc's names have.
 
+#include <cstddef>
+#include <sys/types.h>
+
 #include <ringlet/deadline.hpp>
 
 #include "base/shown.hpp"
 
 struct mmsghdr;
+struct sembuf;
+struct timespec;
 
 namespace ringlet::io {
 
@@ -42,5 +47,17 @@ RINGLET_SHOWN int wait_for_child(int pidfd) noexcept;
 // timeout as that of recvmmsg(2): looked at after each message only. The vector's own address must be good.
 RINGLET_SHOWN int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, deadline until = never) noexcept;
 RINGLET_SHOWN int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) noexcept;
+
+// Message queues and semaphore sets, as libc has them.
+RINGLET_SHOWN ssize_t mq_receive(int queue, char* buffer, std::size_t size, unsigned* priority) noexcept;
+RINGLET_SHOWN ssize_t mq_timedreceive(int queue, char* buffer, std::size_t size, unsigned* priority,
+                                      const timespec* until) noexcept;
+RINGLET_SHOWN int mq_send(int queue, const char* data, std::size_t size, unsigned priority) noexcept;
+RINGLET_SHOWN int mq_timedsend(int queue, const char* data, std::size_t size, unsigned priority,
+                               const timespec* until) noexcept;
+RINGLET_SHOWN ssize_t msgrcv(int queue, void* message, std::size_t size, long kind, int flags) noexcept;
+RINGLET_SHOWN int msgsnd(int queue, const void* message, std::size_t size, int flags) noexcept;
+RINGLET_SHOWN int semop(int set, sembuf* steps, std::size_t count) noexcept;
+RINGLET_SHOWN int semtimedop(int set, sembuf* steps, std::size_t count, const timespec* timeout) noexcept;
 
 }  // namespace ringlet::io

@@ -2,6 +2,7 @@
 
 #include <exception>
 
+#include "loop/early_end.hpp"
 #include "loop/refusal.hpp"
 
 namespace ringlet::loop {
@@ -37,9 +38,14 @@ int offload(job& j) noexcept {
   return the_crew.it.submit(j);
 }
 
+bool take_back(job& j) noexcept { return the_crew.it.take_back(j); }
+
 std::size_t offload_threads() noexcept { return the_crew.it.threads(); }
 
-void offload_forget_after_fork() noexcept { forget_crews_after_fork(); }
+void offload_forget_after_fork() noexcept {
+  forget_crews_after_fork();
+  forget_early_ends_after_fork();
+}
 
 void check_offload_settings() { thread_limit(); }
 

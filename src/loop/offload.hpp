@@ -14,6 +14,8 @@ namespace ringlet::loop {
 
 // Queues it; first in, first out. Returns 0 or -errno if no thread at all can be made.
 RINGLET_SHOWN int offload(job&) noexcept;
+// Takes back one that no thread has begun; false if one has.
+bool take_back(job&) noexcept;
 // Threads of this crew that exist now.
 std::size_t offload_threads() noexcept;
 void offload_forget_after_fork() noexcept;

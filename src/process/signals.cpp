@@ -20,6 +20,7 @@
 #include <ringlet/fiber.hpp>
 #include <ringlet/stream.hpp>
 
+#include "base/kernel_action.hpp"
 #include "base/lock.hpp"
 #include "base/sys.hpp"
 #include "hub/fork.hpp"
@@ -65,25 +66,9 @@ void note(int number, siginfo_t* info, void*) {
 
 // --- the kernel's side -----------------------------------------------------------------------------------------------
 
-struct kernel_action {
-  void (*handler)(int, siginfo_t*, void*);  // with SA_SIGINFO; else of one argument, or SIG_DFL and SIG_IGN
-  unsigned long flags;
-  void (*restorer)();
-  std::uint64_t mask;
-};
-constexpr unsigned long has_restorer = 0x04000000;
-
-#if defined(__x86_64__)
-// What unwinders and debuggers know a signal's frame by: these very bytes.
-extern "C" void ringlet_signal_return();
-asm(".text\n\t.p2align 4\n\t.hidden ringlet_signal_return\n\t.type ringlet_signal_return,@function\n"
-    "\tnop\n"
-    "ringlet_signal_return:\n\tmovq $15, %rax\n\tsyscall\n\t.size ringlet_signal_return,.-ringlet_signal_return\n");
-#endif
-
 struct installed {
   unsigned listeners = 0;
-  kernel_action before{};
+  base::kernel_action before;
 };
 base::lock table_lock;
 installed table[most_signals];
@@ -92,7 +77,7 @@ void before_fork() { table_lock.acquire(); }
 void after_fork_in_parent() { table_lock.release(); }
 void after_fork_in_child() {
   for (int number = 1; number < most_signals; ++number)
-    if (std::exchange(table[number].listeners, 0) > 0) sys::call(SYS_rt_sigaction, number, &table[number].before, nullptr, sizeof(std::uint64_t));
+    if (std::exchange(table[number].listeners, 0) > 0) base::set_action(number, &table[number].before, nullptr);
   table_lock.release();
 }
 
@@ -109,25 +94,18 @@ void listen(int number) {
   base::lock_guard hold(table_lock);
   installed& t = table[number];
   if (t.listeners++ > 0) return;
-  kernel_action ours{};
-  ours.handler = &note;
-  ours.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;
-  ours.mask = ~std::uint64_t(0);
-#if defined(__x86_64__)
-  ours.flags |= has_restorer;
-  ours.restorer = &ringlet_signal_return;
-#endif
-  sys::call(SYS_rt_sigaction, number, &ours, &t.before, sizeof ours.mask);
+  const base::kernel_action ours = base::action_of(&note, SA_SIGINFO | SA_RESTART | SA_ONSTACK, ~std::uint64_t(0));
+  base::set_action(number, &ours, &t.before);
 }
 
 void stop_listening(int number) noexcept {
   base::lock_guard hold(table_lock);
   installed& t = table[number];
   if (t.listeners == 0 || --t.listeners > 0) return;
-  kernel_action now{};
-  sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask);
+  base::kernel_action now;
+  base::set_action(number, nullptr, &now);
   // Somebody may have installed his own meanwhile.
-  if (now.handler == &note) sys::call(SYS_rt_sigaction, number, &t.before, nullptr, sizeof now.mask);
+  if (now.handler == &note) base::set_action(number, &t.before, nullptr);
 }
 
 // As if it had come after the object that did not get to tell of it. Others that listen have had it.

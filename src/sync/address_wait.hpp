@@ -22,8 +22,8 @@ enum class address_result { woken, timed_out, interrupted };
 
 // Asks `still_blocked(argument)` (the address itself if no argument is given) under the lock of the address; if it says
 // true, or is null, parks the running fiber until a wake of the address, the deadline, or, if `interruptible`, a kill or
-// timeout scope. A signal handler that ran since `signals` was made interrupts it, too, if that says so; a wake that came with it is
-// then the next waiter's. `what` is shown in reports ("pthread_mutex_lock"). Only where a fiber may park.
+// timeout scope. A signal handler that ran since `signals` was made interrupts it, too, if that says so; a wake that came
+// with it is then the next waiter's. `what` is shown in reports ("pthread_mutex_lock"). Only where a fiber may park.
 RINGLET_SHOWN address_result wait_on_address(const void* address, deadline until, const char* what, bool interruptible,
                                              bool (*still_blocked)(const void* argument) = nullptr,
                                              const void* argument = nullptr, const detail::signal_watch& signals = {});

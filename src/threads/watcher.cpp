@@ -27,6 +27,7 @@
 #include <sys/prctl.h>
 #include <ucontext.h>
 
+#include "base/kernel_action.hpp"
 #include "base/sys.hpp"
 #include "io/doors.hpp"
 #include "threads/state.hpp"
@@ -187,19 +188,7 @@ long long about(long long nanoseconds, std::uint64_t& noise) noexcept {
   }
 }
 
-extern "C" [[gnu::visibility("hidden")]] void ringlet_tick_return();
 extern "C" [[gnu::visibility("hidden"), gnu::used, noreturn]] void ringlet_watch() { watch(); }
-asm(R"(
-    .text
-    .hidden ringlet_tick_return
-    .globl ringlet_tick_return
-    .type ringlet_tick_return, @function
-    nop
-ringlet_tick_return:
-    movq $15, %rax
-    syscall
-    .size ringlet_tick_return, .-ringlet_tick_return
-)");
 
 long clone_watcher(char* stack_top) noexcept {
   constexpr long flags = CLONE_SETTLS | CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PARENT_SETTID |
@@ -262,13 +251,8 @@ void start_watcher() noexcept {
   must_end = 0;
   tick_is_on_its_way = false;
   sys::call(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-  struct {
-    void (*handler)(int, siginfo_t*, void*);
-    unsigned long flags;
-    void (*restorer)();
-    signal_set mask;
-  } const ours{&on_tick, SA_SIGINFO | SA_RESTART | SA_NODEFER | 0x04000000UL, &ringlet_tick_return, 0};
-  if (sys::call(SYS_rt_sigaction, tick_signal, &ours, nullptr, sizeof ours.mask) != 0) return;
+  const base::kernel_action ours = base::action_of(&on_tick, SA_SIGINFO | SA_RESTART | SA_NODEFER);
+  if (base::set_action(tick_signal, &ours, nullptr) != 0) return;
   if (watchers_stack == 0) {
     const long stack = sys::call(SYS_mmap, nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack < 0 && stack > -4096) return;

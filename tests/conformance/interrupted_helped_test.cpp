@@ -1,6 +1,7 @@
 // A signal handler that runs while a call waits for a lock, a child or a message, which some doors wait for in ways of their own.
 
 #include "interrupted.hpp"
+#include "kinds.hpp"
 
 #include <fcntl.h>
 #include <mqueue.h>
@@ -9,6 +10,7 @@
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
+#include <sys/sendfile.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +84,63 @@ void with_child(trace& t, meanwhile_function meanwhile, const char* what, Wait w
   t.join();
 }
 
+char some[1 << 16];
+void fill(int pipe) {
+  set_nonblocking(pipe);
+  while (::write(pipe, some, sizeof some) > 0) {
+  }
+  set_blocking(pipe);
+}
+
+constexpr struct {
+  long kind = 1;
+  char text[8] = "word";
+} a_message;
+ssize_t send_message(int q) { return ::msgsnd(q, &a_message, 4, 0); }
+ssize_t receive_message(int q) {
+  auto got = a_message;
+  return ::msgrcv(q, &got, sizeof got.text, 0, 0);
+}
+void with_message_queue(trace& t, meanwhile_function meanwhile, const char* what, ssize_t (*other)(int), ssize_t (*call)(int)) {
+  const int q = ::msgget(IPC_PRIVATE, 0600);
+  meanwhile(t, [q, other] { other(q); });
+  t.did(what, call(q));
+  t.join();
+  ::msgctl(q, IPC_RMID, nullptr);
+}
+template <class Down>
+void with_set(trace& t, meanwhile_function meanwhile, const char* what, Down down) {
+  const int s = ::semget(IPC_PRIVATE, 1, 0600);
+  meanwhile(t, [s] {
+    sembuf up{0, 1, 0};
+    ::semop(s, &up, 1);
+  });
+  sembuf one{0, -1, 0};
+  t.did(what, down(s, &one));
+  t.join();
+  ::semctl(s, 0, IPC_RMID);
+}
+// Full with two messages.
+void with_posix_queue(trace& t, meanwhile_function meanwhile, const char* what, int messages, ssize_t (*call)(mqd_t)) {
+  const std::string name = "/ringlet-" + std::to_string(::getpid());
+  mq_attr how{};
+  how.mq_maxmsg = 2;
+  how.mq_msgsize = 16;
+  const mqd_t q = ::mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, &how);
+  ::mq_unlink(name.c_str());
+  for (int i = 0; i < messages; ++i) ::mq_send(q, "word", 4, 0);
+  meanwhile(t, [q, messages] {
+    char text[16];
+    if (messages == 0)
+      ::mq_send(q, "word", 4, 0);
+    else
+      ::mq_receive(q, text, sizeof text, nullptr);
+  });
+  t.did(what, call(q));
+  t.join();
+  ::mq_close(q);
+}
+
 constexpr interrupted calls[] = {
     {"sem_wait", "sem_wait sem_post", [](trace& t, auto m) { with_semaphore(t, m, "sem_wait", [](sem_t* s) { return ::sem_wait(s); }); }},
     {"sem_timedwait", "sem_timedwait sem_post",
@@ -107,12 +166,27 @@ constexpr interrupted calls[] = {
          return ::fcntl(fd, F_SETLKW, &all);
        });
      }},
+    {"fcntl, F_OFD_SETLKW", "fcntl",
+     [](trace& t, auto m) {
+       with_locked_file(t, m, "fcntl", [](int fd) {
+         struct flock all {};
+         all.l_type = F_WRLCK;
+         return ::fcntl(fd, F_OFD_SETLKW, &all);
+       });
+     }},
     {"lockf", "lockf", [](trace& t, auto m) { with_locked_file(t, m, "lockf", [](int fd) { return ::lockf(fd, F_LOCK, 0); }); }},
     {"waitpid for one child", "waitpid",
      [](trace& t, auto m) { with_child(t, m, "waitpid", [](pid_t child) { return ::waitpid(child, nullptr, 0); }); }},
     {"waitpid for any child", "waitpid", [](trace& t, auto m) { with_child(t, m, "waitpid", [](pid_t) { return ::waitpid(-1, nullptr, 0); }); }},
     {"waitpid for stops", "waitpid",
      [](trace& t, auto m) { with_child(t, m, "waitpid", [](pid_t child) { return ::waitpid(child, nullptr, WUNTRACED); }); }},
+    {"waitid for any child", "waitid",
+     [](trace& t, auto m) {
+       with_child(t, m, "waitid", [](pid_t) {
+         siginfo_t found{};
+         return ::waitid(P_ALL, 0, &found, WEXITED | WNOWAIT) == 0 ? found.si_pid : -1;
+       });
+     }},
     {"waitid for one child", "waitid",
      [](trace& t, auto m) {
        with_child(t, m, "waitid", [](pid_t child) {
@@ -126,43 +200,68 @@ constexpr interrupted calls[] = {
        m(t, [b = p.b] { (void)!::write(b, "x", 1); });
        t.did("splice", ::splice(p.a, nullptr, q.b, nullptr, 10, 0));
      }},
-    {"msgrcv", "msgrcv",
+    {"splice to a full pipe", "splice",
      [](trace& t, auto m) {
-       struct {
-         long kind = 1;
-         char text[8] = "word";
-       } message;
-       const int q = ::msgget(IPC_PRIVATE, 0600);
-       m(t, [&, q] { ::msgsnd(q, &message, 4, 0); });
-       t.did("msgrcv", ::msgrcv(q, &message, 8, 0, 0));
-       t.join();
-       ::msgctl(q, IPC_RMID, nullptr);
+       auto p = t.pipe(), q = t.pipe();
+       (void)!::write(p.b, "x", 1);
+       fill(q.b);
+       m(t, [a = q.a] { (void)!::read(a, some, sizeof some); });
+       t.did("splice", ::splice(p.a, nullptr, q.b, nullptr, 10, 0));
+     }},
+    {"sendfile to a full pipe", "sendfile",
+     [](trace& t, auto m) {
+       auto q = t.pipe();
+       temporary_file file;
+       (void)!::write(file.fd, "x", 1);
+       fill(q.b);
+       off_t from = 0;
+       m(t, [a = q.a] { (void)!::read(a, some, sizeof some); });
+       t.did("sendfile", ::sendfile(q.b, file.fd, &from, 1));
+     }},
+    {"msgrcv", "msgrcv msgsnd",
+     [](trace& t, auto m) {
+       with_message_queue(t, m, "msgrcv", send_message, receive_message);
+     }},
+    {"msgsnd to a full queue", "msgsnd msgrcv",
+     [](trace& t, auto m) {
+       with_message_queue(t, m, "msgsnd", receive_message, [](int q) {
+         while (::msgsnd(q, &a_message, sizeof a_message.text, IPC_NOWAIT) == 0) {
+         }
+         return send_message(q);
+       });
      }},
     {"semop", "semop",
      [](trace& t, auto m) {
-       const int s = ::semget(IPC_PRIVATE, 1, 0600);
-       m(t, [s] {
-         sembuf up{0, 1, 0};
-         ::semop(s, &up, 1);
-       });
-       sembuf down{0, -1, 0};
-       t.did("semop", ::semop(s, &down, 1));
-       t.join();
-       ::semctl(s, 0, IPC_RMID);
+       with_set(t, m, "semop", [](int s, sembuf* down) { return ::semop(s, down, 1); });
      }},
-    {"mq_receive", "mq_receive",
+    {"semtimedop", "semtimedop semop",
      [](trace& t, auto m) {
-       const std::string name = "/ringlet-" + std::to_string(::getpid());
-       mq_attr how{};
-       how.mq_maxmsg = 2;
-       how.mq_msgsize = 16;
-       char text[16];
-       const mqd_t q = ::mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, &how);
-       ::mq_unlink(name.c_str());
-       m(t, [q] { ::mq_send(q, "word", 4, 0); });
-       t.did("mq_receive", ::mq_receive(q, text, sizeof text, nullptr));
-       t.join();
-       ::mq_close(q);
+       with_set(t, m, "semtimedop", [](int s, sembuf* down) {
+         const timespec later{100, 0};
+         return ::semtimedop(s, down, 1, &later);
+       });
+     }},
+    {"mq_receive", "mq_receive mq_send",
+     [](trace& t, auto m) {
+       with_posix_queue(t, m, "mq_receive", 0, [](mqd_t q) { return ::mq_receive(q, some, sizeof some, nullptr); });
+     }},
+    {"mq_timedreceive", "mq_timedreceive mq_send",
+     [](trace& t, auto m) {
+       with_posix_queue(t, m, "mq_timedreceive", 0, [](mqd_t q) {
+         const timespec later = far_away(CLOCK_REALTIME);
+         return ::mq_timedreceive(q, some, sizeof some, nullptr, &later);
+       });
+     }},
+    {"mq_send to a full queue", "mq_send mq_receive",
+     [](trace& t, auto m) {
+       with_posix_queue(t, m, "mq_send", 2, [](mqd_t q) { return ssize_t(::mq_send(q, "word", 4, 0)); });
+     }},
+    {"mq_timedsend to a full queue", "mq_timedsend mq_receive",
+     [](trace& t, auto m) {
+       with_posix_queue(t, m, "mq_timedsend", 2, [](mqd_t q) {
+         const timespec later = far_away(CLOCK_REALTIME);
+         return ssize_t(::mq_timedsend(q, "word", 4, 0, &later));
+       });
      }},
 };
 

@@ -39,8 +39,6 @@ floors = {
 
 # One file's need of one header that its floor does not stand on, and why the floor does not move for it.
 exceptions = {
-    ("hooks/by_number.cpp", "src/loop/offload.hpp"): "a row without an operation is a job for a helper thread; io would only hand it on",
-    ("hooks/offloaded.hpp", "src/loop/offload.hpp"): "an OFFLOADS row is a job for a helper thread; io would only hand it on",
     ("src/task/thread_pool.cpp", "src/loop/crew.hpp"): "a program's work for helper threads; the hub would only hand it on",
     ("src/task/hub_threads.cpp", "src/loop/native_thread.hpp"): "threads of the runtime's own are made in one place",
 }
