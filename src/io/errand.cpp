@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <ctime>
 #include <iterator>
+#include <utility>
 
 #include "base/sys.hpp"
 #include "hub/hub.hpp"
@@ -25,9 +26,11 @@ errand::outcome errand::run_on_helper(const char* what, void (*make)(errand&), s
   }
   run = [](loop::job& j) {
     auto& mine = static_cast<errand&>(j);
-    if (mine.may_end_) mine.end_.arrive();
-    mine.make_(mine);
-    if (mine.may_end_) mine.end_.leave();
+    mine.made_ = !mine.may_end_ || mine.end_.arrive();
+    if (mine.made_) {
+      mine.make_(mine);
+      if (mine.may_end_) mine.end_.leave();
+    }
     const void* address = &mine;
     mine.done_.store(true, std::memory_order_release);
     sync::wake_address(address, 1);  // only the address from here on: the errand may be gone
@@ -47,7 +50,9 @@ errand::outcome errand::run_on_helper(const char* what, void (*make)(errand&), s
   }
   if (is_main) h.main_delegated.store(nullptr, std::memory_order_relaxed);
   --h.foreign_work;
-  return ended;
+  if (made_ || ended == outcome::not_begun) return ended;
+  if (asked_ == 0) asked_ = -EINTR;  // by the wrapper, and the helper was quicker than we
+  return outcome::not_begun;
 }
 
 // False: it was interrupted.
@@ -58,9 +63,11 @@ bool errand::wait(const char* what, deadline until, bool interruptible, const de
              signals) != sync::address_result::interrupted;
 }
 
-// True: nobody had begun it. A signal that comes before the call has entered the kernel is lost, so it is asked again.
+// True: it is still in the crew's queue, and taken out of it. A signal that comes before the call has entered the kernel is lost, so
+// it is asked again.
 bool errand::end_early(const char* what) {
   if (loop::take_back(*this)) return true;
+  end_.call_off(place::anywhere);
   constexpr auto ask_again = std::chrono::milliseconds(1);
   const loop::early_end::means means(place::anywhere);
   while (!done_.load(std::memory_order_acquire)) {
@@ -70,20 +77,19 @@ bool errand::end_early(const char* what) {
   return false;
 }
 
-// Returns when it has ended, for that takes no longer than it takes the helper to run. One that no helper has begun, or that no
-// signal ends just now, is left to the fiber.
+// Returns when it has ended, for that takes no longer than it takes the helper to run; or at once, if no helper has begun it: none
+// will. One that no signal ends just now is left to the fiber.
 void errand::end_now(detail::delegated_call& call) noexcept {
   auto& mine = static_cast<errand&>(call);
+  if (mine.end_.call_off(place::signal_handler)) return;
   const loop::early_end::means means(place::signal_handler);
-  constexpr long shortest = 20'000, longest = 1'000'000, to_begin = 2'000'000, to_end = 100'000'000;
-  long pause = shortest, spent = 0;
-  bool has_begun = false;
-  while (means && spent < (has_begun ? to_end : to_begin) && !mine.done_.load(std::memory_order_acquire)) {
-    has_begun = mine.end_.ask(place::signal_handler) || has_begun;
+  constexpr long shortest = 20'000, longest = 1'000'000, to_end = 100'000'000;
+  long pause = shortest;
+  for (long spent = 0; means && spent < to_end && !mine.done_.load(std::memory_order_acquire);) {
+    mine.end_.ask(place::signal_handler);
     const timespec moment{0, pause};
     sys::call(SYS_nanosleep, &moment, nullptr);
-    spent += pause;
-    pause = std::min(pause * 2, longest);
+    spent += std::exchange(pause, std::min(pause * 2, longest));
   }
 }
 

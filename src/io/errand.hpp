@@ -34,6 +34,7 @@ class RINGLET_SHOWN errand : public loop::job, detail::delegated_call {
 
   void (*make_)(errand&) = nullptr;
   bool may_end_ = false;
+  bool made_ = true;  // by the helper, until done_: it was not called off
   int asked_ = 0;
   std::atomic<bool> done_{false};
   loop::early_end end_;

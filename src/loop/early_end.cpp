@@ -89,12 +89,20 @@ void forget_early_ends_after_fork() noexcept {
 }
 
 // The handler of a program that handles it must not run here.
-void early_end::arrive() noexcept {
+bool early_end::arrive() noexcept {
   base::kernel_action now;
-  if (is_programs(now)) return;
-  sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, &only_it, nullptr, sizeof only_it);
-  base::lock_guard hold(lock_);
-  helper_ = int(sys::call(SYS_gettid));
+  const bool can_be_reached = !is_programs(now);
+  if (can_be_reached) sys::call(SYS_rt_sigprocmask, SIG_UNBLOCK, &only_it, nullptr, sizeof only_it);
+  {
+    base::lock_guard hold(lock_);
+    if (!called_off_) {
+      begun_ = true;
+      if (can_be_reached) helper_ = int(sys::call(SYS_gettid));
+      return true;
+    }
+  }
+  if (can_be_reached) sys::call(SYS_rt_sigprocmask, SIG_BLOCK, &only_it, nullptr, sizeof only_it);
+  return false;
 }
 
 // One that is still on its way is blocked, and is nothing when the next call lets it through.
@@ -110,6 +118,12 @@ bool early_end::ask(place where) noexcept {
   const taken hold(lock_, where);
   if (!hold || helper_ == 0) return false;
   return sys::call(SYS_tgkill, sys::call(SYS_getpid), helper_, the_signal) == 0;
+}
+
+bool early_end::call_off(place where) noexcept {
+  const taken hold(lock_, where);
+  if (!hold || begun_) return false;
+  return called_off_ = true;
 }
 
 }  // namespace ringlet::loop

@@ -17,13 +17,15 @@ namespace ringlet::loop {
 
 class early_end {
  public:
-  // On the helper: from here to leave() a system call may be ended.
-  void arrive() noexcept;
+  // On the helper: from here to leave() a system call may be ended. False: it has been called off, and is not to be made.
+  bool arrive() noexcept;
   void leave() noexcept;
   // On another thread, while `means` of its own says that it can be done: true if a helper is there and was sent the signal.
   // In a signal handler it is not done where who holds the lock may be whom the handler has interrupted.
   enum class place { anywhere, signal_handler };
   bool ask(place) noexcept;
+  // On another thread, too, `means` or not: true if no helper had arrived; then none makes the call any more.
+  bool call_off(place) noexcept;
 
   // The handler is there as long as one of these is.
   class means {
@@ -39,7 +41,8 @@ class early_end {
 
  private:
   base::lock lock_;  // a signal that is sent under it comes to this call, and to no later one
-  int helper_ = 0;   // the thread that is between arrive() and leave()
+  int helper_ = 0;   // the thread that is between arrive() and leave(), if it can be reached
+  bool begun_ = false, called_off_ = false;
 };
 
 // This handler of SIGURG is the runtime's own: while a call is being ended it stays, but for SA_RESTART. It must be harmless on

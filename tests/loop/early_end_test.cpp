@@ -204,3 +204,19 @@ TEST_CASE("early end: a child that is forked meanwhile has no handler, and ends 
   REQUIRE(::waitpid(child, &status, 0) == child);
   CHECK(status == 0);
 }
+
+TEST_CASE("early end: a call that no helper has begun is called off, and is then begun by none") {
+  std::thread([] {  // whose mask the calls change
+    for (const place where : {place::anywhere, place::signal_handler}) {
+      early_end before, after;
+      CHECK(before.call_off(where));
+      CHECK(before.call_off(where));
+      CHECK(!before.arrive());
+      CHECK(!before.ask(where));
+      CHECK(after.arrive());
+      CHECK(!after.call_off(where));
+      after.leave();
+      CHECK(!after.call_off(where));
+    }
+  }).join();
+}
