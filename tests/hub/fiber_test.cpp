@@ -277,12 +277,14 @@ HUB_CASE("fiber: names, ids and current()") {
 // --- join ------------------------------------------------------------------------------------------------------------
 
 HUB_CASE("join: true at the end, false at the deadline, never the fiber's error") {
-  auto f = spawn([] {
-    sleep(20ms);
+  event may_end;
+  auto f = spawn([&] {
+    may_end.wait();
     throw own_error();
   });
   CHECK_FALSE(f.join(1ms));
   CHECK_FALSE(f.join(deadline::passed()));
+  may_end.set();
   CHECK(f.join(10s));
   CHECK(f.join(deadline::passed()));
   CHECK(f.exception());
