@@ -3,7 +3,7 @@
 #include <ringlet/fiber.hpp>
 
 #include <algorithm>
-#include <unordered_map>
+#include <utility>
 
 #include "base/assert.hpp"
 #include "hub/fork.hpp"
@@ -32,17 +32,18 @@ struct joiner : detail::waiter {
   struct listener : detail::listener {
     joiner* owner = nullptr;
     fiber_state* of = nullptr;
+    std::size_t place = 0;  // in the list
   };
-  std::vector<fiber_state*> done;  // since last looked at
+  std::vector<std::size_t> done;  // places, since last looked at
   bool parked = false;
 
   static void on_finished(detail::listener& l) noexcept {
-    fiber_state& f = *static_cast<listener&>(l).of;
-    joiner& j = *static_cast<listener&>(l).owner;
-    j.done.push_back(&f);  // has room
+    const auto& told = static_cast<listener&>(l);
+    joiner& j = *told.owner;
+    j.done.push_back(told.place);  // has room
     if (j.parked && j.reason == wake_reason::none) {
       j.parked = false;
-      f.hub->wake(j);
+      told.of->hub->wake(j);
     }
   }
 };
@@ -270,6 +271,7 @@ std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_opti
   std::vector<any_fiber> result;
   const std::size_t wanted = std::min(how.count, fibers.size());
   if (wanted == 0) return result;
+  result.reserve(wanted);
   hub_state& hub = hub_state::here();
   joiner j;
   j.what = "joinall";
@@ -278,7 +280,6 @@ std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_opti
   };
   j.done.reserve(fibers.size());
   std::vector<joiner::listener> listeners(fibers.size());
-  std::unordered_map<fiber_state*, any_fiber*> handles;
   struct unlink_all {
     std::vector<joiner::listener>& all;
     ~unlink_all() {
@@ -286,27 +287,33 @@ std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_opti
         if (l.linked) l.of->listeners.remove(l);
     }
   } unlink_at_end{listeners};
-  auto take = [&](fiber_state* f) {
-    result.push_back(*handles[f]);
+  auto take = [&](std::size_t place) {
+    const fiber_state* const f = fiber_access::state(fibers[place]);
+    result.push_back(std::move(fibers[place]));
     if (how.raise_error && f->error) {
-      f->error_seen = true;
+      result.back().exception();  // seen
       std::rethrow_exception(f->error);
     }
   };
+  // Named twice, waited for once. No other joinall runs while the marks are set, so they need not be taken away.
+  const std::uint64_t mark = hub.next_link_id++;
+  std::size_t different = 0;
   for (std::size_t i = 0; i < fibers.size(); ++i) {
     fiber_state& f = checked(fiber_access::state(fibers[i]), "joinall");
-    if (!handles.try_emplace(&f, &fibers[i]).second) continue;  // named twice, waited for once
+    if (std::exchange(f.joinall_mark, mark) == mark) continue;
+    ++different;
     if (finished(&f)) {
-      j.done.push_back(&f);
+      j.done.push_back(i);
       continue;
     }
     if (&f == hub.running) throw std::logic_error("ringlet: a fiber in joinall joins itself; it would wait forever");
     listeners[i].owner = &j;
     listeners[i].of = &f;
+    listeners[i].place = i;
     listeners[i].told = &joiner::on_finished;
     f.listeners.add(listeners[i]);
   }
-  const std::size_t reachable = std::min(wanted, handles.size());
+  const std::size_t reachable = std::min(wanted, different);
   while (true) {
     for (std::size_t i = 0; i < j.done.size() && result.size() < reachable; ++i) take(j.done[i]);
     j.done.clear();
@@ -316,7 +323,7 @@ std::vector<any_fiber> joinall(std::vector<any_fiber> fibers, const joinall_opti
     switch (hub.wait(j, how.until)) {
       case wake_reason::interrupted: hub.throw_interrupt(); break;
       case wake_reason::timed_out:
-        for (fiber_state* f : j.done) take(f);
+        for (const std::size_t place : j.done) take(place);
         return result;
       default: break;
     }

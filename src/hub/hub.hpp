@@ -99,6 +99,7 @@ struct fiber_state : greenlet_state, ready_link, all_link {
   // Called once its stack has been left for good, on the next one's: what may take the stack must not be told before.
   void (*left_stack)(fiber_state&) = nullptr;
   std::uint64_t id = 0, spawned_by = 0;
+  std::uint64_t joinall_mark = 0;  // of the joinall that has met it last
   std::string given_name;
   std::unique_ptr<fiber_extras> extras;
 
