@@ -33,9 +33,11 @@ class intrusive_list {
   T& front() noexcept { return to_element(head_.next); }
   T* pop_front() noexcept {
     if (empty()) return nullptr;
-    T& first = front();
-    static_cast<Link&>(first).unlink();
-    return &first;
+    list_link& first = *head_.next;
+    head_.next = first.next;
+    first.next->previous = &head_;
+    first.next = first.previous = nullptr;
+    return &to_element(&first);
   }
   // Moves everything from another list to the end of this one.
   void take_all(intrusive_list& other) noexcept {

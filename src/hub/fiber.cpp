@@ -378,12 +378,4 @@ void sleep(deadline until) {
   if (hub.wait(w, until) == wake_reason::interrupted) hub.throw_interrupt();
 }
 
-void yield() {
-  hub_state& hub = hub_state::here();
-  if (!hub.can_park()) detail::require_can_park("yield");
-  if (hub.interrupted()) hub.throw_interrupt();
-  hub.yield();
-  if (hub.interrupted()) hub.throw_interrupt();
-}
-
 }  // namespace ringlet

@@ -208,8 +208,9 @@ void hub_state::yield() {
     return;
   }
   RINGLET_ASSERT(can_park(), "something yields on the hub's own stack");
-  running->step = fiber_phase::parked;
-  make_ready(*running);
+  running->step = fiber_phase::ready;
+  ready_fibers.push_back(*running);
+  ++ready_count;
   switch_away();
 }
 
@@ -375,3 +376,12 @@ void hub_state::leave_for_good() {
 }
 
 }  // namespace ringlet::detail
+
+// Here, because it is nearly nothing but the above.
+void ringlet::yield() {
+  detail::hub_state& hub = detail::hub_state::here();
+  if (!hub.can_park()) detail::require_can_park("yield");
+  if (hub.interrupted()) hub.throw_interrupt();
+  hub.yield();
+  if (hub.interrupted()) hub.throw_interrupt();
+}
