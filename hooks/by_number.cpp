@@ -152,6 +152,7 @@ long open(int directory, const char* path, int flags, unsigned mode) noexcept {
   int fd = -1;
   if (open_name_file(path, flags, &fd)) return fd;
   if (!threads::alone() && waits_for_a_peer(directory, path, flags)) return io::openat(directory, path, flags, mode);
+  if (flags & O_DIRECT) io::cache_bypassed();
   fd = int(sys::call(SYS_openat, directory, path, flags, mode));
   if (fd >= 0) io::fd_opened(fd);
   return fd;
@@ -201,6 +202,7 @@ long fcntl(int fd, int command, long argument) noexcept {
   if (command != F_SETFL && command != F_DUPFD && command != F_DUPFD_CLOEXEC) return pass;
   const long result = sys::call(SYS_fcntl, fd, command, argument);
   if (result < 0) return result;
+  if (command == F_SETFL && (argument & O_DIRECT)) io::cache_bypassed();
   if (command == F_SETFL)
     io::fd_changed(fd);
   else

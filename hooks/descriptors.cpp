@@ -32,7 +32,8 @@ bool waits_for_a_peer(int directory, const char* path, int flags) noexcept {
   return S_ISFIFO(about.st_mode);
 }
 
-int opened(int fd) noexcept {
+int opened(int fd, int flags) noexcept {
+  if (flags & O_DIRECT) io::cache_bypassed();
   if (fd >= 0) io::fd_opened(fd);
   return fd;
 }
@@ -41,14 +42,14 @@ int opened(int fd) noexcept {
 
 int openat(int directory, const char* path, int flags, unsigned mode) {
   if (parking(row::openat) && waits_for_a_peer(directory, path, flags))
-    return opened(to_libc<int>(io::openat(directory, path, flags, mode)));
-  return opened(real::openat(directory, path, flags, mode));
+    return opened(to_libc<int>(io::openat(directory, path, flags, mode)), flags);
+  return opened(real::openat(directory, path, flags, mode), flags);
 }
 
 int open(const char* path, int flags, unsigned mode) {
   if (parking(row::open) && waits_for_a_peer(AT_FDCWD, path, flags))
-    return opened(to_libc<int>(io::openat(AT_FDCWD, path, flags, mode)));
-  return opened(real::open(path, flags, mode));
+    return opened(to_libc<int>(io::openat(AT_FDCWD, path, flags, mode)), flags);
+  return opened(real::open(path, flags, mode), flags);
 }
 
 // What <fcntl.h> calls under _FORTIFY_SOURCE when no mode was passed; libc ends the program if one was needed.
@@ -144,6 +145,7 @@ int fcntl(int fd, int command, void* argument) {
   }
   const int result = real::fcntl(fd, command, argument);
   if (result < 0) return result;
+  if (command == F_SETFL && (reinterpret_cast<std::uintptr_t>(argument) & O_DIRECT)) io::cache_bypassed();
   if (command == F_SETFL) io::fd_changed(fd);
   if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) io::fd_opened(result);
   return result;

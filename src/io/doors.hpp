@@ -34,6 +34,8 @@ RINGLET_SHOWN void fd_opened(int fd) noexcept;
 RINGLET_SHOWN void fd_changed(int fd) noexcept;
 // SO_RCVLOWAT of some socket was set: from now on receives ask for it.
 RINGLET_SHOWN void low_water_set() noexcept;
+// Some file was opened with O_DIRECT, or was given it: from now on reads of files look for it.
+RINGLET_SHOWN void cache_bypassed() noexcept;
 // Somebody is about to close the number by a way that we do not do ourselves (fclose): its waiters get -EBADF, its
 // polls leave the kernel.
 RINGLET_SHOWN void fd_closing(int fd) noexcept;

@@ -1,7 +1,7 @@
 // Files and descriptors: reads at a position, fsync, open, close and dup.
 //
-// A read of a regular file first asks the page cache; only what would touch the disk becomes an operation. Buffered
-// writes go to the cache directly: the ring would hand them to a worker at five times the cost.
+// A read of a regular file first asks the page cache; only what would touch the disk becomes an operation. Past the cache
+// (O_DIRECT) RWF_NOWAIT waits for the disk all the same, so such a read is an operation from the start. Buffered writes go to the cache directly: the ring would hand them to a worker at five times the cost.
 
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -16,6 +16,7 @@
 #include "base/sys.hpp"
 #include "io/doors.hpp"
 #include "io/helped.hpp"
+#include "io/transfer.hpp"
 #include "io/wait.hpp"
 
 #ifndef RWF_NOWAIT
@@ -27,6 +28,8 @@ namespace ringlet::io {
 ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline until) noexcept try {
   if (size == 0 || offset < 0) return sys::call(SYS_pread64, fd, buffer, size, offset);
   const iovec part{buffer, std::min<std::size_t>(size, 0x7ffff000)};
+  const loop::operation whole{.code = loop::opcode::readv, .fd = fd, .parts = &part, .count = 1, .offset = offset};
+  if (__builtin_expect(bypasses_cache(fd, nullptr), 0)) return perform(whole, until, "pread", fd);
   const ssize_t got = sys::call(SYS_preadv2, fd, &part, 1, long(offset), 0L, RWF_NOWAIT);
   if (got != -EAGAIN && got != -EOPNOTSUPP) {
     // The cache may end before the file does; a thread's pread goes on to the disk.
@@ -40,7 +43,7 @@ ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline unt
     const ssize_t more = perform({.code = loop::opcode::readv, .fd = fd, .parts = &rest, .count = 1, .offset = offset + got}, until, "pread", fd);
     return more > 0 ? got + more : got;
   }
-  return perform({.code = loop::opcode::readv, .fd = fd, .parts = &part, .count = 1, .offset = offset}, until, "pread", fd);
+  return perform(whole, until, "pread", fd);
 } catch (...) {
   return error_of_refusal();
 }
@@ -92,6 +95,7 @@ int open_fifo(int directory, const char* path, int flags, unsigned mode, deadlin
 }  // namespace
 
 int openat(int directory, const char* path, int flags, unsigned mode, deadline until) noexcept try {
+  if (flags & O_DIRECT) cache_bypassed();
   // The ring opens without waiting first, and would so open a FIFO that nobody writes to: only a worker does as open(2) does.
   const bool waits = may_be_fifo(directory, path, flags);
   const int fd =

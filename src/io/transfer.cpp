@@ -1,9 +1,11 @@
 #include "io/transfer.hpp"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <atomic>
 
@@ -32,6 +34,20 @@ std::size_t low_water(int fd) {
   int least = 1;
   socklen_t size = sizeof least;
   return sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_RCVLOWAT, &least, &size) == 0 ? std::size_t(std::max(least, 1)) : 1;
+}
+
+namespace {
+std::atomic<bool> somebody_bypasses_the_cache{false};
+}
+
+void cache_bypassed() noexcept { somebody_bypasses_the_cache.store(true, std::memory_order_relaxed); }
+
+bool bypasses_cache(int fd, const fd_watch* known) {
+  if (__builtin_expect(!somebody_bypasses_the_cache.load(std::memory_order_relaxed), 1)) return false;
+  if (known && known->kind != file_kind::unknown && known->kind != file_kind::regular) return false;
+  const long flags = sys::call(SYS_fcntl, fd, F_GETFL);
+  struct stat s;
+  return flags >= 0 && (flags & O_DIRECT) && sys::call(SYS_fstat, fd, &s) == 0 && (S_ISREG(s.st_mode) || S_ISBLK(s.st_mode));
 }
 
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags) {

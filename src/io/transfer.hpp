@@ -39,6 +39,10 @@ void note_short(fd_watch*, ssize_t got, std::size_t wanted, bool ancillary);
 // The least that a receive waits for (SO_RCVLOWAT); 1 while nobody has set any.
 std::size_t low_water(int fd);
 
+// Reads of this one go past the page cache (O_DIRECT), and so wait for the disk whatever they ask for. False while nobody
+// has opened such a file.
+bool bypasses_cache(int fd, const fd_watch* known);
+
 // More of a message that has gone in part: its peer's end is not ours to hear of now.
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags);
 

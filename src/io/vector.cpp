@@ -96,8 +96,14 @@ ssize_t wait_for_vector(verb v, int fd, const iovec* parts, int count, deadline 
   const direction d = v == verb::read ? direction::in : direction::out;
   if (table.kind_of(w) == file_kind::regular) {
     if (v == verb::write) return sys::call(plain, fd, parts, count);
-    return perform({.code = loop::opcode::readv, .fd = fd, .parts = parts, .count = unsigned(count), .offset = -1},
-                   until, what, fd);
+    // The ring does not move the file's position after a read past the cache. The position is held, so we may.
+    const long from = bypasses_cache(fd, &w) ? sys::call(SYS_lseek, fd, 0L, SEEK_CUR) : -1;
+    const std::uint32_t generation = w.generation;
+    const ssize_t got = perform(
+        {.code = loop::opcode::readv, .fd = fd, .parts = parts, .count = unsigned(count), .offset = from < 0 ? -1 : from},
+        until, what, fd);
+    if (from >= 0 && got > 0 && w.generation == generation) sys::call(SYS_lseek, fd, from + got, SEEK_SET);
+    return got;
   }
   table.refresh(w);
   if (w.nonblocking) {
@@ -203,8 +209,9 @@ ssize_t read_vector(int fd, const iovec* parts, int count, deadline until, const
   const ssize_t result = until_ready(
       fd, direction::in, until, what,
       [&](fd_watch* w) -> ssize_t {
-        const ssize_t got = ours ? try_one(table, w, verb::read, fd, *parts)
-                                 : try_vector(verb::read, fd, parts, count, w && w->reads_end);
+        const ssize_t got = bypasses_cache(fd, w) ? -EAGAIN  // as one that is not in the cache
+                            : ours                ? try_one(table, w, verb::read, fd, *parts)
+                                                  : try_vector(verb::read, fd, parts, count, w && w->reads_end);
         if (got > 0 && std::size_t(got) < total(parts, std::size_t(count))) {
           note_short(w, got, std::size_t(-1), false);
           fd_watch* file = w && w->is_armed(direction::in) ? nullptr : table.get_or_null(fd);  // without memory it is a short read

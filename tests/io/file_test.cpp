@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -68,6 +70,39 @@ TEST_CASE("regular files: fibers that share a position share the records, each i
     CHECK(odd == 0);
     CHECK(std::count(seen.begin(), seen.end(), 1) == records);
   }
+}
+
+TEST_CASE("regular files: a read past the page cache (O_DIRECT) keeps no other fiber waiting") {
+  support::temporary_directory where;
+  constexpr int records = 4;
+  file_of_records(where.path() / "records", records);
+  owned f(io::openat(AT_FDCWD, (where.path() / "records").c_str(), O_RDONLY | O_DIRECT, 0));
+  if (int(f) == -EINVAL) {
+    MESSAGE("skipped: this file system has no O_DIRECT");
+    return;
+  }
+  REQUIRE(int(f) >= 0);
+  // Aligned, and not on a fiber's stack: its top is no page's.
+  const std::unique_ptr<char, decltype(&std::free)> buffer(static_cast<char*>(std::aligned_alloc(4096, 4096)), &std::free);
+  const auto number_read = [&](ssize_t got) {
+    int number = -1;
+    if (got == 4096) std::copy_n(buffer.get(), sizeof number, reinterpret_cast<char*>(&number));
+    return number;
+  };
+  const auto other_runs_meanwhile = [&](auto read) {
+    auto reader = spawn([&] { return number_read(read()); });
+    ringlet::yield();
+    CHECK_FALSE(reader.ready());
+    CHECK(ringlet::hub::count().operations == 1);
+    return reader.get();
+  };
+  for (int i = 0; i < records; ++i) {
+    CHECK(other_runs_meanwhile([&] { return io::pread(f, buffer.get(), 4096, i * 4096); }) == i);
+    CHECK(other_runs_meanwhile([&] { return io::read(f, buffer.get(), 4096); }) == i);
+  }
+  CHECK(io::pread(f, buffer.get(), 4096, records * 4096) == 0);
+  CHECK(io::read(f, buffer.get(), 4096) == 0);
+  CHECK(io::pread(f, buffer.get(), 100, 0) == -EINVAL);  // the kernel's own word on what is not aligned
 }
 
 TEST_CASE("regular files: a reader that is killed while others wait for the position keeps nobody waiting") {
