@@ -255,6 +255,10 @@ void fd_table::notify(loop::readiness& r, unsigned events) {
   if (events & (bad | POLLRDHUP)) w.hung_up = true;
   if (events & POLLPRI) w.misleads = true;
   if (events & (POLLIN | POLLPRI | POLLRDHUP | bad)) {
+    if (__builtin_expect(w.suspected, 0)) {
+      w.suspected = false;
+      w.doubt_link::unlink();
+    }
     w.set_ready(direction::in);
     wake_next(w, direction::in);
   }
@@ -279,6 +283,7 @@ void fd_table::wake_next(fd_watch& w, direction d) {
 void fd_table::forget(fd_watch& w) {
   ++w.generation;
   w.doubt_link::unlink();
+  w.suspected = false;
   if (w.armed) {
     hub_.engine->disarm(w);
     if (hub_.watched_fds > 0) --hub_.watched_fds;

@@ -68,6 +68,7 @@ struct fd_watch : loop::readiness, doubt_link {
   bool unpollable = false;       // the engine said EPERM: always ready
   bool counted = false;          // in the process-wide count of hubs that know this number
   std::uint8_t no_nowait = 0;    // bit per direction: RWF_NOWAIT is not known to this kind of file
+  bool suspected = false;        // not empty at the second look, and no news yet
   bool terminal = false;         // takes part of a write and then waits, whatever poll says
   bool counter = false;          // an eventfd: has room for 1, says poll, and waits for more inside the call
   bool position_taken = false;   // a regular file: somebody's read at the file's own position is under way
@@ -129,14 +130,18 @@ class fd_table {
   static void notify(loop::readiness&, unsigned events);
   void forget_facts(fd_watch&);
   static void let_go(hub_state&);
-  static void take_second_look(hub_state&);
+  void look_again();
+  void ask_doubted();
+  void end_suspicions();
+  static bool still_waits(fd_watch&);
   static constexpr std::size_t page_size = 64;
   struct page {
     fd_watch entries[page_size];
   };
   hub_state& hub_;
   std::vector<std::unique_ptr<page>> pages_;
-  base::intrusive_list<fd_watch, doubt_link> doubted_;
+  base::intrusive_list<fd_watch, doubt_link> doubted_, suspected_;
+  clock::time_point look_at_doubted_{}, look_at_suspected_{};
 };
 
 // Facts of all fds are asked anew when this moves; 0 while nobody reports changes (then they are never remembered).

@@ -8,6 +8,7 @@
 
 #include <ringlet/ringlet.hpp>
 
+#include "io/fd_table.hpp"
 #include "io/io_support.hpp"
 #include "support/fd_message.hpp"
 
@@ -73,4 +74,32 @@ TEST_CASE("short reads: one who waits has its time limit, though it is looked fo
   REQUIRE(parked_on_fds(1));
   p.a.close();
   CHECK(reader.get() == -EBADF);
+}
+
+TEST_CASE("short reads: what comes just when it is looked for again is no reason to believe the stream no more") {
+  auto p = stream_pair();
+  char buffer[64];
+  REQUIRE(io::recv(p.a, buffer, 1, 0, 1ms) == -ETIMEDOUT);
+  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
+  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+  auto reader = ringlet::spawn([&] { return io::recv(p.a, buffer, sizeof buffer, 0, 5s); });
+  REQUIRE(parked_on_fds(1));
+
+  // Sent in the turn of the second look, after the engine was asked for news and before the look.
+  struct sender : ringlet::loop::timer {
+    int to = -1;
+  } late;
+  late.to = p.b;
+  late.fire = [](ringlet::loop::timer& t) { ::send(static_cast<sender&>(t).to, "late", 4, 0); };
+  auto& hub = ringlet::detail::hub_state::here();
+  REQUIRE(hub.look_again_at != ringlet::clock::time_point::max());
+  hub.timers.reserve_place();
+  hub.timers.arm(late, hub.look_again_at);
+  CHECK(reader.get() == 4);
+  hub.timers.give_place_back();
+
+  const auto* watch = ringlet::io::fd_table::find_here(p.a);
+  REQUIRE(watch);
+  CHECK_FALSE(watch->misleads);
+  CHECK_FALSE(watch->suspected);
 }
