@@ -78,16 +78,18 @@ bool is_default(int number) {
   ::sigaction(number, nullptr, &now);
   return now.sa_handler == SIG_DFL;
 }
-bool ended_early(reading& r) {
+// As often as can be, so that some come late; but the helper must get its turn between two.
+bool ask_until_done(reading& r) {
   const early_end::means means(place::anywhere);
   REQUIRE(means);
   const auto give_up = real_now() + 20s;
   while (!r.done && real_now() < give_up) {
     r.end.ask(place::anywhere);
-    std::this_thread::yield();
+    std::this_thread::sleep_for(10us);
   }
-  return r.done && r.result == -EINTR;
+  return r.done;
 }
+bool ended_early(reading& r) { return ask_until_done(r) && r.result == -EINTR; }
 
 }  // namespace
 
@@ -107,12 +109,7 @@ TEST_CASE("early end: what is meant for one call never ends the next of the same
   one_pipe p;
   for (int i = 0; i < 300; ++i) {
     reading ended(p.out);
-    {
-      // As often as can be, so that some come late.
-      const early_end::means means(place::anywhere);
-      while (!ended.done) ended.end.ask(place::anywhere);
-    }
-    CHECK(ended.result == -EINTR);
+    REQUIRE(ended_early(ended));
     reading goes_on(p.out);
     const early_end::means of_somebody_elses(place::anywhere);
     REQUIRE(goes_on.waits());
@@ -128,11 +125,9 @@ TEST_CASE("early end: a call that has something to tell tells it") {
   for (int i = 0; i < 300; ++i) {
     reading r(p.out);
     std::thread writer([&] { p.put(); });
-    {
-      const early_end::means means(place::anywhere);
-      while (!r.done) r.end.ask(place::anywhere);
-    }
+    const bool is_done = ask_until_done(r);
     writer.join();
+    REQUIRE(is_done);
     if (r.result == 1) continue;
     CHECK(r.result == -EINTR);
     char c;
