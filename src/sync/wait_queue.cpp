@@ -88,14 +88,20 @@ void report_long_spin(std::int64_t& since_s) noexcept {
 }
 }  // namespace
 
-// Who finds it held spins, and gives the processor away if the holder lost it. Anything but 0 and ours was left by the parent:
+// Who finds it held spins, and gives the processor away if the holder lost it; soon by sleeping, for one who only yields never lets a
+// holder of a lower real-time priority run, and on a busy machine burns the time that the holder needs. Anything but 0 and ours was left by the parent:
 // whoever finds that, and only one can, has written ours over it and so has the lock.
 void wait_lock::lock_slowly(std::uint32_t found) noexcept {
   const std::uint32_t mine = this_process();
   std::int64_t since_s = 0;
+  constexpr unsigned quick = 200, yields = 32;
+  constexpr timespec moment{0, 50'000};
   for (unsigned spins = 0; found == mine; ++spins) {
-    if (spins > 200) sys::call(SYS_sched_yield);
-    if (spins > 200 && spins % 16 == 0) report_long_spin(since_s);
+    if (spins > quick + yields)
+      sys::call(SYS_nanosleep, &moment, nullptr);
+    else if (spins > quick)
+      sys::call(SYS_sched_yield);
+    if (spins > quick && spins % 16 == 0) report_long_spin(since_s);
     found = word_.exchange(mine, std::memory_order_acquire);
   }
 }
