@@ -21,6 +21,7 @@ std::atomic<unsigned long> ticks{0};
 namespace {
 
 constexpr auto at_once_means = 25ms;
+constexpr auto in_time_means = 15ms;  // the shortest time limit of a case is 30 ms
 
 // The thread sleeps in the kernel, which may also know none of that number.
 bool is_asleep(pid_t thread) {
@@ -101,7 +102,15 @@ void trace::came_back(std::chrono::steady_clock::time_point begin) {
   pace_ += std::chrono::steady_clock::now() - begin < at_once_means ? "at once\n" : "not at once\n";
 }
 
-void trace::meanwhile(std::function<void()> f) { helpers_.push_back(flow_beside(std::move(f), hooked_)); }
+void trace::meanwhile(std::function<void()> f) {
+  const auto asked = std::chrono::steady_clock::now();
+  helpers_.push_back(flow_beside(
+      [this, asked, f = std::move(f)] {
+        if (std::chrono::steady_clock::now() - asked > in_time_means) late_ = true;
+        f();
+      },
+      hooked_));
+}
 
 void trace::join() {
   for (auto& h : helpers_) h->join();
@@ -196,6 +205,7 @@ result run_case(const case_function& f, bool hooked) {
     t.join();
     r.text = t.text();
     r.pace = t.pace();
+    r.late = t.was_late();
     r.complaint += t.complaint();
   } catch (const std::exception& e) {
     r.complaint += std::string("thrown at the end: ") + e.what() + "\n";

@@ -131,6 +131,8 @@ class trace {
   const std::string& text() const { return text_; }
   const std::string& pace() const { return pace_; }
   const std::string& complaint() const { return complaint_; }
+  // Who was to do something meanwhile came so late that a time limit of the case may have passed first: the machine is busy.
+  bool was_late() const { return late_; }
 
  private:
   void line(std::string_view what, std::string_view value);
@@ -139,6 +141,7 @@ class trace {
   void came_back(std::chrono::steady_clock::time_point begin);
 
   bool hooked_;
+  std::atomic<bool> late_{false};
   std::string text_, pace_, complaint_;
   std::vector<std::unique_ptr<flow>> helpers_;
   std::vector<int> owned_;
@@ -219,6 +222,7 @@ struct not_here {
 
 struct result {
   std::string text, pace, complaint, not_here;
+  bool late = false;
 };
 result run_case(const case_function&, bool hooked);
 // Made by who runs the cases: whether a sanitizer or Valgrind runs, too; the flow that trace::meanwhile begins; what there

@@ -5,7 +5,7 @@
 //
 // --list: of each case its name, its rows, and why the symbol door and the system-call door differ, if they do.
 // --hooked: a wait that lets no other thread run is complained of. Of each case: a line "CASE name", what it saw, "PACE" and
-// how its calls waited, "COMPLAINT" and what it complains of, "END".
+// how its calls waited, "COMPLAINT" and what it complains of, "END"; "LATE" if somebody was not run in time.
 
 #include "conformance.hpp"
 
@@ -56,6 +56,7 @@ int main(int count, char** words) {
     std::thread([&] { r = conformance::run_case(each.run, hooked); }).join();
     if (!r.not_here.empty()) std::printf("NOT HERE %s\n", r.not_here.c_str());
     std::printf("%sPACE\n%sCOMPLAINT\n%sEND\n", r.text.c_str(), r.pace.c_str(), r.complaint.c_str());
+    if (r.late) std::puts("LATE");
   }
   done = true;
   if (ticker.joinable()) ticker.join();

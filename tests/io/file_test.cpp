@@ -77,10 +77,7 @@ TEST_CASE("regular files: a read past the page cache (O_DIRECT) keeps no other f
   constexpr int records = 4;
   file_of_records(where.path() / "records", records);
   owned f(io::openat(AT_FDCWD, (where.path() / "records").c_str(), O_RDONLY | O_DIRECT, 0));
-  if (int(f) == -EINVAL) {
-    MESSAGE("skipped: this file system has no O_DIRECT");
-    return;
-  }
+  if (int(f) == -EINVAL) RINGLET_SKIP("this file system has no O_DIRECT");
   REQUIRE(int(f) >= 0);
   // Aligned, and not on a fiber's stack: its top is no page's.
   const std::unique_ptr<char, decltype(&std::free)> buffer(static_cast<char*>(std::aligned_alloc(4096, 4096)), &std::free);
@@ -102,7 +99,8 @@ TEST_CASE("regular files: a read past the page cache (O_DIRECT) keeps no other f
   }
   CHECK(io::pread(f, buffer.get(), 4096, records * 4096) == 0);
   CHECK(io::read(f, buffer.get(), 4096) == 0);
-  CHECK(io::pread(f, buffer.get(), 100, 0) == -EINVAL);  // the kernel's own word on what is not aligned
+  const ssize_t unaligned = ::pread(f, buffer.get(), 100, 0);  // EINVAL, but of tmpfs
+  CHECK(io::pread(f, buffer.get(), 100, 0) == (unaligned < 0 ? -errno : unaligned));
 }
 
 TEST_CASE("regular files: a reader that is killed while others wait for the position keeps nobody waiting") {
