@@ -56,7 +56,8 @@ void compare(const case_function& f, place where) {
     const result bare = run_bare(f);
     if (!bare.not_here.empty()) RINGLET_SKIP(bare.not_here);
     const result hooked = run_hooked(f, where);
-    if (bare.text != hooked.text && (bare.late || hooked.late) && --late_ones > 0) continue;
+    // On a busy machine somebody comes too late, or the kernel is at odds with itself.
+    if (bare.text != hooked.text && --late_ones > 0 && (bare.late || hooked.late || run_bare(f).text != bare.text)) continue;
     const bool same = bare.text == hooked.text && bare.complaint.empty() && hooked.complaint.empty();
     if (same && bare.pace != hooked.pace && tries_left > 0) continue;
     CHECK_MESSAGE(bare.text == hooked.text, "bare:\n" << bare.text << "hooked:\n" << hooked.text);

@@ -104,17 +104,27 @@ void trace::came_back(std::chrono::steady_clock::time_point begin) {
 
 void trace::meanwhile(std::function<void()> f) {
   const auto asked = std::chrono::steady_clock::now();
-  helpers_.push_back(flow_beside(
+  auto made = flow_beside(
       [this, asked, f = std::move(f)] {
         if (std::chrono::steady_clock::now() - asked > in_time_means) late_ = true;
         f();
       },
-      hooked_));
+      hooked_);
+  std::lock_guard hold(lock_);
+  helpers_.push_back(std::move(made));
 }
 
 void trace::join() {
-  for (auto& h : helpers_) h->join();
-  helpers_.clear();
+  while (true) {
+    std::unique_ptr<flow> first;
+    {
+      std::lock_guard hold(lock_);
+      if (helpers_.empty()) return;
+      first = std::move(helpers_.front());
+      helpers_.erase(helpers_.begin());
+    }
+    first->join();
+  }
 }
 
 int trace::own(int fd) {

@@ -25,6 +25,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -143,6 +144,7 @@ class trace {
   bool hooked_;
   std::atomic<bool> late_{false};
   std::string text_, pace_, complaint_;
+  std::mutex lock_;  // of these: what is done meanwhile may begin more
   std::vector<std::unique_ptr<flow>> helpers_;
   std::vector<int> owned_;
 };

@@ -65,6 +65,9 @@ void connect_to(const sockaddr_in& at, int times) {
 TEST_CASE("accept: who shares a blocking listener is neither held in the kernel, nor told that there is nothing") {
   for (const server how : {server::thread, server::process}) {
     CAPTURE(int(how));
+#ifdef __SANITIZE_THREAD__
+    if (how == server::process) RINGLET_SKIP("processes: ThreadSanitizer loses its order of events in the child of a process with threads");
+#endif
     void* const memory = ::mmap(nullptr, sizeof(seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
     seen& all = *new (memory) seen;

@@ -183,6 +183,9 @@ TEST_CASE("early end: a signal that the program ignores is ignored again") {
 }
 
 TEST_CASE("early end: a child that is forked meanwhile has no handler, and ends calls of its own") {
+#ifdef __SANITIZE_THREAD__
+  RINGLET_SKIP("ThreadSanitizer loses its order of events in the child of a process with threads");
+#endif
   unused_signal none;
   const early_end::means means(place::anywhere);
   REQUIRE_FALSE(is_default(SIGURG));
