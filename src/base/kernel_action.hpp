@@ -14,9 +14,12 @@ struct kernel_action {
   void (*restorer)() = nullptr;
   std::uint64_t mask = 0;
 
-  bool has_handler() const noexcept {
-    return reinterpret_cast<std::uintptr_t>(handler) > reinterpret_cast<std::uintptr_t>(SIG_IGN);
+  bool is_default() const noexcept { return !handler; }
+  bool is_ignored() const noexcept {
+    return reinterpret_cast<std::uintptr_t>(handler) == reinterpret_cast<std::uintptr_t>(SIG_IGN);
   }
+  bool has_handler() const noexcept { return !is_default() && !is_ignored(); }
+  void ignore() noexcept { handler = reinterpret_cast<decltype(handler)>(reinterpret_cast<std::uintptr_t>(SIG_IGN)); }
 };
 
 #ifdef __x86_64__

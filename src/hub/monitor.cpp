@@ -22,6 +22,7 @@
 #include <system_error>
 
 #include "base/assert.hpp"
+#include "base/kernel_action.hpp"
 #include "base/sys.hpp"
 #include "context/sanitizer.hpp"
 #include "hub/hub.hpp"
@@ -162,17 +163,7 @@ struct blocking_monitor::state {
 struct monitor_list {
   static constexpr std::size_t most = 256;
   static inline std::atomic<void*> alive[most] = {};
-  // As the kernel has it: the call is made past libc, whose name the hooks replace.
-  struct kernel_action {
-    union {
-      void (*plain)(int);
-      void (*informed)(int, siginfo_t*, void*);
-    };
-    unsigned long flags;
-    void (*restorer)();
-    std::uint64_t mask;
-  };
-  static inline kernel_action before = {};
+  static inline base::kernel_action before = {};
 
   static void on_signal(int number, siginfo_t* info, void* machine) {
     const int kept = errno;
@@ -182,10 +173,8 @@ struct monitor_list {
     if (ours) {
       blocking_monitor::state& s = *static_cast<blocking_monitor::state*>(who);
       if (s.hub == detail::hub_state::here_or_null() && s.probe.load(std::memory_order_acquire) == blocking_monitor::state::asked) s.answer();
-    } else if (before.flags & SA_SIGINFO) {
-      if (before.informed) before.informed(number, info, machine);
-    } else if (before.plain != SIG_DFL && before.plain != SIG_IGN) {
-      before.plain(number);
+    } else if (before.has_handler()) {
+      before.handler(number, info, machine);
     }
     errno = kept;
   }
@@ -199,20 +188,13 @@ struct monitor_list {
   }
 #else
   static void install() {
-    kernel_action now{}, of_faults{};
-    sys::call(SYS_rt_sigaction, the_signal, nullptr, &now, sizeof now.mask);
-    if ((now.flags & SA_SIGINFO) && now.informed == &on_signal) return;
-    // libc has given the handler of overflows (there is a hub, so there is one) the way back that every handler needs.
-    sys::call(SYS_rt_sigaction, SIGSEGV, nullptr, &of_faults, sizeof of_faults.mask);
+    base::kernel_action now;
+    base::set_action(the_signal, nullptr, &now);
+    if (now.handler == &on_signal) return;
     before = now;
-    kernel_action ours{};
-    ours.informed = &on_signal;
-    constexpr unsigned long has_restorer = 0x04000000;
-    ours.flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK | (of_faults.flags & has_restorer);
-    ours.restorer = of_faults.restorer;
-    sys::call(SYS_rt_sigaction, the_signal, &ours, nullptr, sizeof ours.mask);
-    const bool passes_on = before.plain != SIG_DFL && before.plain != SIG_IGN;
-    loop::share_early_end_signal(passes_on ? nullptr : &on_signal);
+    const base::kernel_action ours = base::action_of(&on_signal, SA_SIGINFO | SA_RESTART | SA_ONSTACK);
+    base::set_action(the_signal, &ours, nullptr);
+    loop::share_early_end_signal(before.has_handler() ? nullptr : &on_signal);
   }
 #endif
 };

@@ -10,18 +10,13 @@
 
 #include <signal.h>
 
+#include "base/kernel_action.hpp"
 #include "base/sys.hpp"
 #include "hub/hub.hpp"
 
 namespace ringlet::detail {
 
 namespace {
-struct kernel_sigaction {
-  void (*handler)(int);
-  unsigned long flags;
-  void (*restorer)();
-  std::uint64_t mask;
-};
 std::atomic<void (*)()> handler_wrapper{nullptr};
 
 // What the handlers that nobody wraps say of a wait that a signal has met.
@@ -30,12 +25,12 @@ struct handlers {
   bool all_restart = true;   // and each asks for calls to be restarted
 };
 handlers unwrapped_handlers() {
-  const auto wrapped = reinterpret_cast<void (*)(int)>(handler_wrapper.load(std::memory_order_relaxed));
+  const auto wrapped = handler_wrapper.load(std::memory_order_relaxed);
   handlers found;
   for (int number = 1; number <= 64; ++number) {
-    kernel_sigaction now{};
-    if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
-    if (now.handler == SIG_DFL || now.handler == SIG_IGN || now.handler == wrapped) continue;
+    base::kernel_action now;
+    if (base::set_action(number, nullptr, &now) != 0) continue;
+    if (!now.has_handler() || reinterpret_cast<void (*)()>(now.handler) == wrapped) continue;
     if (number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGILL) continue;  // of faults, not of waits
     if (number == SIGTRAP || number == SIGSYS) continue;                                          // the same
     if (number == 32 || number == 33) continue;  // glibc's own

@@ -28,6 +28,7 @@
 #include <ringlet/io.hpp>
 #include <ringlet/timeout.hpp>
 
+#include "base/kernel_action.hpp"
 #include "base/lock.hpp"
 #include "io/doors.hpp"
 #include "process/failures.hpp"
@@ -90,18 +91,11 @@ void flush_streams() noexcept {
 
 // As after exec: what handles a signal here belongs to the parent's work. The runtime's own report of overflown stacks stays.
 void reset_signals() noexcept {
-  struct kernel_action {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)();
-    std::uint64_t mask;
-  };
   for (int n = 1; n <= 64; ++n) {
     if (n == SIGKILL || n == SIGSTOP || n == SIGSEGV || n == SIGBUS) continue;
-    kernel_action now{};
-    if (sys::call(SYS_rt_sigaction, n, nullptr, &now, sizeof now.mask) != 0 || now.handler == SIG_DFL || now.handler == SIG_IGN) continue;
-    const kernel_action none{};
-    sys::call(SYS_rt_sigaction, n, &none, nullptr, sizeof now.mask);
+    const base::kernel_action none;
+    base::kernel_action now;
+    if (base::set_action(n, nullptr, &now) == 0 && now.has_handler()) base::set_action(n, &none, nullptr);
   }
   const std::uint64_t nothing = 0;
   sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &nothing, nullptr, sizeof nothing);

@@ -1,10 +1,10 @@
 // From a plan to a running program.
 //
-// clone(CLONE_VM | CLONE_VFORK): no page table is copied, so it costs the same whatever the parent's size; the parent's thread sleeps
-// until the child has left for its program or has written down, in the memory that they share, which step failed and why. The
-// child has a stack of its own and makes raw system calls only: no allocation, no lock, no libc. All signals are blocked around it,
-// and the child has put every handler back to its default before any is let through: a handler in the shared memory would
-// run in the wrong process.
+// clone(CLONE_VM | CLONE_VFORK): no page table is copied, so it costs the same whatever the parent's size; the parent's
+// thread sleeps until the child has left for its program or has written down, in the memory that they share, which step
+// failed and why. The child has a stack of its own and makes raw system calls only: no allocation, no lock, no libc. All
+// signals are blocked around it, and the child has put every handler back to its default before any is let through: a
+// handler in the shared memory would run in the wrong process.
 //
 // It is done on the calling thread, not on a helper: a parent-death signal is the thread's that made the child.
 
@@ -22,6 +22,7 @@
 #include <memory>
 #include <new>
 
+#include "base/kernel_action.hpp"
 #include "base/sys.hpp"
 
 namespace ringlet::detail {
@@ -29,13 +30,6 @@ namespace ringlet::detail {
 namespace {
 
 constexpr std::size_t child_stack_bytes = 32768;
-
-struct kernel_action {
-  void (*handler)(int);
-  unsigned long flags;
-  void (*restorer)();
-  std::uint64_t mask;
-};
 
 struct child_order {
   const start_plan& plan;
@@ -56,14 +50,12 @@ IN_CHILD int failed(child_order& o, const char* step, long result) noexcept {
 
 IN_CHILD void default_signals(bool keep, std::uint64_t ignored_beneath) noexcept {
   for (int number = 1; number <= 64; ++number) {
-    kernel_action now{};
-    if (sys::call(SYS_rt_sigaction, number, nullptr, &now, sizeof now.mask) != 0) continue;
-    const bool ignored = now.handler == SIG_IGN || (now.handler != SIG_DFL && (ignored_beneath & std::uint64_t(1) << (number - 1)));
+    base::kernel_action now, then;
+    if (base::set_action(number, nullptr, &now) != 0) continue;
+    const bool ignored = now.is_ignored() || (now.has_handler() && (ignored_beneath & std::uint64_t(1) << (number - 1)));
     const bool stays_ignored = ignored && (keep || (number != SIGPIPE && number != SIGXFSZ));
-    if (now.handler == (stays_ignored ? SIG_IGN : SIG_DFL)) continue;
-    now = {};
-    now.handler = stays_ignored ? SIG_IGN : SIG_DFL;
-    sys::call(SYS_rt_sigaction, number, &now, nullptr, sizeof now.mask);
+    if (stays_ignored) then.ignore();
+    if (now.handler != then.handler) base::set_action(number, &then, nullptr);
   }
 }
 

@@ -31,11 +31,11 @@ void call_programs_handler(int signal, siginfo_t* info, void* machine) {
   const kernel_action action = actions[signal];
   if (!action.has_handler()) return;  // taken away since
   if (action.flags & SA_RESETHAND) {
-    actions[signal].handler = by_default;
     const kernel_action none;
-    sys::call(SYS_rt_sigaction, signal, &none, nullptr, sizeof none.mask);
+    actions[signal].handler = none.handler;
+    base::set_action(signal, &none, nullptr);
   }
-  reinterpret_cast<void (*)(int, siginfo_t*, void*)>(action.handler)(signal, info, machine);
+  action.handler(signal, info, machine);
 }
 
 // The context that the handler gets is a copy, if the thread stands within the runtime: the unwinder needs the true one.
@@ -59,14 +59,14 @@ void call_with_programs_place(const thread_block& self, int signal, siginfo_t* i
 
 void act_by_default(int signal) noexcept {
   const kernel_action none;
-  sys::call(SYS_rt_sigaction, signal, &none, nullptr, sizeof none.mask);
+  base::set_action(signal, &none, nullptr);
   sys::call(SYS_tgkill, the_mode.process, the_mode.os_id, signal);
 }
 
 kernel_action for_kernel(const kernel_action& wanted) noexcept {
   if (!wanted.has_handler()) return wanted;
   kernel_action installed = wanted;
-  installed.handler = reinterpret_cast<std::uintptr_t>(&ours);
+  installed.handler = &ours;
   installed.mask &= ~tick_set;
   installed.flags = (wanted.flags | SA_SIGINFO) & ~static_cast<unsigned long>(SA_RESETHAND);
   return installed;
@@ -113,7 +113,7 @@ void ours(int signal, siginfo_t* info, void* machine) {
 // The program's own use of the watcher's signal.
 void came_from_program(int signal, siginfo_t* info, void* machine) {
   const kernel_action& action = actions[signal];
-  if (here() && !io::is_vfork_child() && ((current().mask & bit_of(signal)) || (inside && action.handler != ignored))) {
+  if (here() && !io::is_vfork_child() && ((current().mask & bit_of(signal)) || (inside && !action.is_ignored()))) {
     note(signal, info, nullptr);
     unassigned = true;
     the_mode.hub->engine->signal_seen = true;
@@ -121,7 +121,7 @@ void came_from_program(int signal, siginfo_t* info, void* machine) {
     return;
   }
   if (action.has_handler()) return ours(signal, info, machine);
-  if (action.handler == by_default) act_by_default(signal);
+  if (action.is_default()) act_by_default(signal);
 }
 
 void begin_signals() noexcept {
@@ -137,9 +137,9 @@ void begin_signals() noexcept {
   count_in(m.main);
   for (int signal = 1; signal <= signals; ++signal) {
     kernel_action& known = actions[signal];
-    if (sys::call(SYS_rt_sigaction, signal, nullptr, &known, sizeof known.mask) != 0 || !known.has_handler()) continue;
+    if (base::set_action(signal, nullptr, &known) != 0 || !known.has_handler()) continue;
     const kernel_action installed = for_kernel(known);
-    sys::call(SYS_rt_sigaction, signal, &installed, nullptr, sizeof installed.mask);
+    base::set_action(signal, &installed, nullptr);
   }
 }
 
@@ -157,7 +157,7 @@ long set_action(int signal, const void* wanted, void* before, std::size_t size) 
     const kernel_action installed = for_kernel(now);
     if (signal == tick_signal && watcher_runs()) {
       actions[signal] = now;
-    } else if (const long refused = sys::call(SYS_rt_sigaction, signal, &installed, nullptr, size)) {
+    } else if (const long refused = base::set_action(signal, &installed, nullptr)) {
       return refused;
     }
     now.mask &= ~never_blocked;
@@ -183,27 +183,16 @@ bool expect_timer_signal(int signal) noexcept {
   if (actions[signal].has_handler()) return true;
   // Without a handler of the program's, sigwait is meant (glibc's own thread for SIGEV_THREAD): the signal must not do
   // its default, but come to us.
-  kernel_action installed;
-  installed.handler = reinterpret_cast<std::uintptr_t>(&ours);
-  constexpr unsigned long has_restorer = 0x04000000;
-  kernel_action any;
-  for (int other = 1; other <= signals && !any.restorer; ++other)
-    if (actions[other].restorer) any = actions[other];
-  if (!any.restorer) {  // none of the program's has one yet: the runtime's own report of overflows has
-    sys::call(SYS_rt_sigaction, SIGSEGV, nullptr, &any, sizeof any.mask);
-    if (!any.restorer) return false;
-  }
-  installed.restorer = any.restorer;
-  installed.flags = SA_SIGINFO | SA_RESTART | has_restorer;
-  return sys::call(SYS_rt_sigaction, signal, &installed, nullptr, sizeof installed.mask) == 0;
+  const kernel_action installed = base::action_of(&ours, SA_SIGINFO | SA_RESTART);
+  return base::set_action(signal, &installed, nullptr) == 0;
 }
 
 void ready_for_exec() noexcept {
   stop_watcher();
-  if (actions[tick_signal].handler == ignored) {
-    kernel_action none;
-    none.handler = ignored;
-    sys::call(SYS_rt_sigaction, tick_signal, &none, nullptr, sizeof none.mask);
+  if (actions[tick_signal].is_ignored()) {
+    kernel_action ignored;
+    ignored.ignore();
+    base::set_action(tick_signal, &ignored, nullptr);
   }
   const thread_block& self = current();
   if ((self.mask & tick_set) || self.mask != the_mode.os_mask) sys::call(SYS_rt_sigprocmask, SIG_SETMASK, &self.mask, nullptr, sizeof self.mask);

@@ -135,9 +135,9 @@ long send(thread_block& to, int signal, const siginfo_t* info) noexcept {
   const bool is_waited_for = to.awaited & bit_of(signal);
   const bool is_blocked = to.mask & bit_of(signal);
   if (!is_waited_for && !is_blocked) {
-    if (action.handler == ignored || (action.handler == by_default && ignored_by_default(signal))) return 0;
+    if (action.is_ignored() || (action.is_default() && ignored_by_default(signal))) return 0;
     // What ends or stops the process does not wait for a thread.
-    if (action.handler == by_default) return sys::call(SYS_kill, the_mode.process, signal);
+    if (action.is_default()) return sys::call(SYS_kill, the_mode.process, signal);
   }
   if (info && !note(signal, info, &to)) return -EAGAIN;
   give_to(to, signal);

@@ -2,19 +2,13 @@
 // What the files about signals share: the program's own actions (handlers.cpp), and the signals that wait for a thread
 // (pending.cpp). Masks are in masks.cpp, calls that wait for signals in signal_waits.cpp.
 
+#include "base/kernel_action.hpp"
 #include "threads/state.hpp"
 
 namespace ringlet::threads {
 
 inline constexpr int signals = 64;
-inline constexpr std::uintptr_t by_default = 0, ignored = 1;  // SIG_DFL, SIG_IGN
-struct kernel_action {
-  std::uintptr_t handler = by_default;
-  unsigned long flags = 0;
-  void (*restorer)() = nullptr;
-  signal_set mask = 0;
-  bool has_handler() const noexcept { return handler != by_default && handler != ignored; }
-};
+using base::kernel_action;
 // The program's own, whatever the kernel has been told.
 extern constinit kernel_action actions[signals + 1];
 // What the kernel calls for those that have a handler. It may be left by longjmp or by unwinding.
