@@ -211,10 +211,12 @@ file_kind fd_table::kind_of(fd_watch& w) {
   return w.kind;
 }
 
-static bool is_nonblocking(int fd) noexcept {
+namespace {
+bool is_nonblocking(int fd) noexcept {
   const long flags = sys::call(SYS_fcntl, fd, F_GETFL);
   return flags >= 0 && (flags & O_NONBLOCK);
 }
+}  // namespace
 
 void fd_table::refresh(fd_watch& w) {
   const std::uint32_t epoch = facts_epoch.load(std::memory_order_acquire);

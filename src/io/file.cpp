@@ -1,7 +1,8 @@
 // Files and descriptors: reads at a position, fsync, open, close and dup.
 //
 // A read of a regular file first asks the page cache; only what would touch the disk becomes an operation. Past the cache
-// (O_DIRECT) RWF_NOWAIT waits for the disk all the same, so such a read is an operation from the start. Buffered writes go to the cache directly: the ring would hand them to a worker at five times the cost.
+// (O_DIRECT) RWF_NOWAIT waits for the disk all the same, so such a read is an operation from the start. Buffered writes go
+// to the cache directly: the ring would hand them to a worker at five times the cost.
 
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -29,7 +30,7 @@ ssize_t pread(int fd, void* buffer, std::size_t size, off_t offset, deadline unt
   if (size == 0 || offset < 0) return sys::call(SYS_pread64, fd, buffer, size, offset);
   const iovec part{buffer, std::min<std::size_t>(size, 0x7ffff000)};
   const loop::operation whole{.code = loop::opcode::readv, .fd = fd, .parts = &part, .count = 1, .offset = offset};
-  if (__builtin_expect(bypasses_cache(fd, nullptr), 0)) return perform(whole, until, "pread", fd);
+  if (bypasses_cache(fd, nullptr)) return perform(whole, until, "pread", fd);
   const ssize_t got = sys::call(SYS_preadv2, fd, &part, 1, long(offset), 0L, RWF_NOWAIT);
   if (got != -EAGAIN && got != -EOPNOTSUPP) {
     // The cache may end before the file does; a thread's pread goes on to the disk.

@@ -36,14 +36,9 @@ std::size_t low_water(int fd) {
   return sys::call(SYS_getsockopt, fd, SOL_SOCKET, SO_RCVLOWAT, &least, &size) == 0 ? std::size_t(std::max(least, 1)) : 1;
 }
 
-namespace {
-std::atomic<bool> somebody_bypasses_the_cache{false};
-}
-
 void cache_bypassed() noexcept { somebody_bypasses_the_cache.store(true, std::memory_order_relaxed); }
 
-bool bypasses_cache(int fd, const fd_watch* known) {
-  if (__builtin_expect(!somebody_bypasses_the_cache.load(std::memory_order_relaxed), 1)) return false;
+bool is_opened_past_cache(int fd, const fd_watch* known) {
   if (known && known->kind != file_kind::unknown && known->kind != file_kind::regular) return false;
   const long flags = sys::call(SYS_fcntl, fd, F_GETFL);
   struct stat s;

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -41,7 +42,11 @@ std::size_t low_water(int fd);
 
 // Reads of this one go past the page cache (O_DIRECT), and so wait for the disk whatever they ask for. False while nobody
 // has opened such a file.
-bool bypasses_cache(int fd, const fd_watch* known);
+inline std::atomic<bool> somebody_bypasses_the_cache{false};
+bool is_opened_past_cache(int fd, const fd_watch* known);
+inline bool bypasses_cache(int fd, const fd_watch* known) {
+  return __builtin_expect(somebody_bypasses_the_cache.load(std::memory_order_relaxed), 0) && is_opened_past_cache(fd, known);
+}
 
 // More of a message that has gone in part: its peer's end is not ours to hear of now.
 ssize_t send_rest(int fd, const iovec* parts, int count, int flags);
