@@ -94,7 +94,8 @@ TEST_CASE("stream: what a deadline or a timeout cuts short is there for the next
 
 TEST_CASE("stream: a line longer than allowed is refused; delimiters over the edge of a read are seen") {
   auto [in, out] = make_pipe();
-  out.write(std::string(100, 'x') + "\n");
+  std::string line(100, 'x');
+  out.write(line += '\n');
   CHECK_THROWS_AS(in.read_line(10s, 50), io_error);
   CHECK(in.read_line(10s) == std::string(100, 'x'));
   out.write("a-");

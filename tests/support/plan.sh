@@ -116,20 +116,25 @@ scripts() { # scripts FOLDER SECONDS [BUT]: all of them but one
 
 why_no_uring() { RINGLET_ENGINE=uring build/hooks/launcher/ringlet info 2>&1 | sed -nE 's/.*would be used +none: //p'; }
 
-sanitized() { # sanitized TREE MESON-SANITIZERS
+sanitized() { # sanitized TREE MESON-SANITIZERS BINARIES: what of tests/*_tests is built
   local tree=$1
   configure "$tree" --buildtype=plain -Doptimization=1 -Ddebug=false -Dcpp_args=-g1 -Db_sanitize="$2" -Db_lundef=false -Dbench=disabled -Dexamples=disabled -Dtests=enabled
-  compile "$tree" $(ninja -C "$tree" -t targets all | sed -nE 's/^(tests\/(unit|process|hooks|faults|patch|patch_near)_tests|tests\/faults_load(_plain)?): .*/\1/p')
+  compile "$tree" $(ninja -C "$tree" -t targets all | sed -nE "s/^(tests\/($3)_tests|tests\/faults_load(_plain)?): .*/\1/p")
 }
+
+build_asan() { sanitized build-asan address,undefined 'unit|process|hooks|faults|patch|patch_near'; }
+build_tsan() { sanitized build-tsan thread 'unit|hooks|faults'; }
 
 # While the tests run, which mostly wait, the sanitizers' trees are compiled by what is left of the processors.
 compile_sanitized_beside() {
   mkdir -p build/logs
+  rm -f build/logs/asan-tried
   set -m # a group of its own, to be ended as one
   (
     renice -n 19 "$BASHPID" >/dev/null
-    sanitized build-asan address,undefined
-    sanitized build-tsan thread
+    build_asan || true
+    : >build/logs/asan-tried
+    build_tsan
   ) >build/logs/sanitized.log 2>&1 &
   sanitized_beside=$!
   set +m
@@ -137,21 +142,23 @@ compile_sanitized_beside() {
 }
 sanitized_beside=''
 
-# have_sanitized TREE MESON-SANITIZERS: whether it could be built.
+# have_sanitized asan|tsan: whether it could be built.
 have_sanitized() {
-  if [[ -n $sanitized_beside ]]; then
+  if [[ -n $sanitized_beside && $1 == asan ]]; then
+    while [[ ! -e build/logs/asan-tried ]] && kill -0 "$sanitized_beside" 2>/dev/null; do sleep 1; done
+  elif [[ -n $sanitized_beside ]]; then
     wait "$sanitized_beside" || true
     sanitized_beside=''
     trap - EXIT
   fi
-  sanitized "$@" && return 0
-  one fail "$1" "does not build (see $1/logs/compile.log)"
+  "build_$1" && return 0
+  one fail "build-$1" "does not build (see build-$1/logs/compile.log)"
   return 1
 }
 
 part_asan() {
   say "AddressSanitizer, UndefinedBehaviorSanitizer"
-  have_sanitized build-asan address,undefined || return 0
+  have_sanitized asan || return 0
   local options=(ASAN_OPTIONS=detect_stack_use_after_return=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1)
   binaries build-asan asan 900 "${options[@]}"
   if $all; then binaries build-asan 'asan, epoll' 900 "${options[@]}" RINGLET_ENGINE=epoll; fi
@@ -159,7 +166,7 @@ part_asan() {
 
 part_tsan() {
   say "ThreadSanitizer"
-  have_sanitized build-tsan thread || return 0
+  have_sanitized tsan || return 0
   # GCC 12's ThreadSanitizer does not start where the kernel randomizes addresses by 32 bits.
   local options=(TSAN_OPTIONS=exitcode=66:history_size=4) plain=()
   if setarch "$(uname -m)" -R true 2>/dev/null; then plain=(setarch "$(uname -m)" -R); fi
