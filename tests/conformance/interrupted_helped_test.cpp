@@ -1,4 +1,5 @@
-// A signal handler that runs while a call waits for a lock, a child or a message, which some doors wait for in ways of their own.
+// A signal handler that runs while a call waits for a lock, a child or a message, which some doors wait for in ways of
+// their own.
 
 #include "interrupted.hpp"
 #include "kinds.hpp"
@@ -65,6 +66,12 @@ void with_semaphore(trace& t, meanwhile_function meanwhile, const char* what, Wa
   t.did(what, wait(&s));
   t.join();
   ::sem_destroy(&s);
+}
+template <int command>
+int lock_all(int fd) {
+  struct flock all {};
+  all.l_type = F_WRLCK;
+  return ::fcntl(fd, command, &all);
 }
 template <class Lock>
 void with_locked_file(trace& t, meanwhile_function meanwhile, const char* what, Lock lock) {
@@ -158,22 +165,8 @@ constexpr interrupted calls[] = {
        });
      }},
     {"flock", "flock", [](trace& t, auto m) { with_locked_file(t, m, "flock", [](int fd) { return ::flock(fd, LOCK_EX); }); }},
-    {"fcntl, F_SETLKW", "fcntl",
-     [](trace& t, auto m) {
-       with_locked_file(t, m, "fcntl", [](int fd) {
-         struct flock all {};
-         all.l_type = F_WRLCK;
-         return ::fcntl(fd, F_SETLKW, &all);
-       });
-     }},
-    {"fcntl, F_OFD_SETLKW", "fcntl",
-     [](trace& t, auto m) {
-       with_locked_file(t, m, "fcntl", [](int fd) {
-         struct flock all {};
-         all.l_type = F_WRLCK;
-         return ::fcntl(fd, F_OFD_SETLKW, &all);
-       });
-     }},
+    {"fcntl, F_SETLKW", "fcntl", [](trace& t, auto m) { with_locked_file(t, m, "fcntl", lock_all<F_SETLKW>); }},
+    {"fcntl, F_OFD_SETLKW", "fcntl", [](trace& t, auto m) { with_locked_file(t, m, "fcntl", lock_all<F_OFD_SETLKW>); }},
     {"lockf", "lockf", [](trace& t, auto m) { with_locked_file(t, m, "lockf", [](int fd) { return ::lockf(fd, F_LOCK, 0); }); }},
     {"waitpid for one child", "waitpid",
      [](trace& t, auto m) { with_child(t, m, "waitpid", [](pid_t child) { return ::waitpid(child, nullptr, 0); }); }},

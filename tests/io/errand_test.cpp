@@ -12,9 +12,12 @@
 
 #include "io/io_support.hpp"
 #include "loop/offload.hpp"
+#include "support/thread_state.hpp"
+#include "support/unused_signal.hpp"
 
 using namespace io_test;
 using ringlet::detail::signal_effect;
+using support::unused_signal;
 
 namespace {
 
@@ -22,30 +25,50 @@ long read_on_helper(int fd, signal_effect effect = signal_effect::ends_unless_re
   char c;
   return io::call_on_helper("read", effect, SYS_read, fd, &c, 1);
 }
+// The call of read_on_helper, seen from inside: its helper sleeps in the kernel.
+struct watched_reading : io::errand {
+  int fd;
+  std::atomic<int> thread{0};
+  long result = 0;
+  explicit watched_reading(int fd) : fd(fd) {}
+  long perform() {
+    const auto make = [](io::errand& of) {
+      auto& mine = static_cast<watched_reading&>(of);
+      mine.thread = int(ringlet::sys::call(SYS_gettid));
+      char c;
+      mine.result = ringlet::sys::call(SYS_read, mine.fd, &c, 1);
+    };
+    const auto outcome = run_on_helper("read", make, signal_effect::ends_unless_restarted);
+    return outcome == outcome::made && result != -EINTR ? result : asked();
+  }
+  bool waits() {
+    const ringlet::deadline give_up = 20s;
+    while (thread == 0 || support::state_of(thread) != 'S') {
+      if (give_up.has_passed()) return false;
+      ringlet::sleep(50us);
+    }
+    return true;
+  }
+};
+// What a fiber got that waits in the kernel, on a helper, when it is killed.
+long killed_while_it_reads(int fd) {
+  watched_reading reading(fd);
+  long result = 0;
+  auto f = ringlet::spawn([&] { result = reading.perform(); });
+  const bool waits = reading.waits();
+  f.kill();
+  f.join();
+  return waits ? result : -ETIMEDOUT;
+}
 void put(int fd) { REQUIRE(::write(fd, "x", 1) == 1); }
 bool is_empty(int fd) { return !is_readable(fd); }
-
-// A sanitizer hides whose handler a monitor, of another case, has left.
-struct unused_signal {
-  struct sigaction before;
-  unused_signal() {
-    struct sigaction none {};
-    ::sigaction(SIGURG, &none, &before);
-  }
-  ~unused_signal() { ::sigaction(SIGURG, &before, nullptr); }
-};
 
 }  // namespace
 
 TEST_CASE("errand: a kill ends the call, and what comes later is there for others") {
   unused_signal none;
   auto p = pipe_pair();
-  long result = 0;
-  auto f = ringlet::spawn([&] { result = read_on_helper(p.a); });
-  ringlet::sleep(2ms);
-  f.kill();
-  f.join();
-  CHECK(result == -ECANCELED);
+  CHECK(killed_while_it_reads(p.a) == -ECANCELED);
   put(p.b);
   CHECK(read_on_helper(p.a) == 1);
 }
@@ -92,14 +115,7 @@ TEST_CASE("errand: a kill ends the call, also while a monitor uses the signal, a
   std::atomic<int> reports{0};
   ringlet::blocking_monitor monitor(20ms, [&](const ringlet::blocking_report&) { ++reports; });
   auto p = pipe_pair();
-  for (int i = 0; i < 20; ++i) {
-    long result = 0;
-    auto f = ringlet::spawn([&] { result = read_on_helper(p.a); });
-    ringlet::sleep(1ms);
-    f.kill();
-    f.join();
-    REQUIRE(result == -ECANCELED);
-  }
+  for (int i = 0; i < 20; ++i) REQUIRE(killed_while_it_reads(p.a) == -ECANCELED);
   struct sigaction now;
   ::sigaction(SIGURG, nullptr, &now);
   CHECK((now.sa_flags & SA_RESTART) != 0);
@@ -133,7 +149,7 @@ TEST_CASE("errand: one that waits for a helper is not made at all") {
   REQUIRE(turn_until([] { return ringlet::loop::offload_threads() == most; }));
   long result = 0;
   auto late = ringlet::spawn([&] { result = read_on_helper(p.a); });
-  ringlet::sleep(2ms);
+  ringlet::yield();  // it has begun to wait
   late.kill();
   late.join();
   CHECK(result == -ECANCELED);
@@ -153,7 +169,7 @@ TEST_CASE("errand: one that was killed before it began is not made") {
     first = read_on_helper(q.a);
     second = read_on_helper(p.a);
   });
-  ringlet::sleep(2ms);
+  ringlet::yield();  // the first has begun to wait
   f.kill();
   f.join();
   CHECK(first == -ECANCELED);

@@ -73,11 +73,16 @@ TEST_CASE("regular files: fibers that share a position share the records, each i
 }
 
 TEST_CASE("regular files: a read past the page cache (O_DIRECT) keeps no other fiber waiting") {
-  support::temporary_directory where;
+  const support::temporary_directory usual, on_disk("/var/tmp");
   constexpr int records = 4;
-  file_of_records(where.path() / "records", records);
-  owned f(io::openat(AT_FDCWD, (where.path() / "records").c_str(), O_RDONLY | O_DIRECT, 0));
-  if (int(f) == -EINVAL) RINGLET_SKIP("this file system has no O_DIRECT");
+  const auto opened_in = [](const support::temporary_directory& where) {
+    const auto file = where.path() / "records";
+    file_of_records(file, records);
+    return io::openat(AT_FDCWD, file.c_str(), O_RDONLY | O_DIRECT, 0);
+  };
+  owned f(opened_in(usual));
+  if (int(f) == -EINVAL) f = owned(opened_in(on_disk));
+  if (int(f) == -EINVAL) RINGLET_SKIP("the file systems of /tmp and of /var/tmp have no O_DIRECT");
   REQUIRE(int(f) >= 0);
   // Aligned, and not on a fiber's stack: its top is no page's.
   const std::unique_ptr<char, decltype(&std::free)> buffer(static_cast<char*>(std::aligned_alloc(4096, 4096)), &std::free);

@@ -60,59 +60,64 @@ void connect_to(const sockaddr_in& at, int times) {
   }
 }
 
+void share_a_listener(server how) {
+  void* const memory = ::mmap(nullptr, sizeof(seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  seen& all = *new (memory) seen;
+  const owned listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof at;
+  REQUIRE(::bind(listener, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0);
+  REQUIRE(::listen(listener, 128) == 0);
+  REQUIRE(::getsockname(listener, reinterpret_cast<sockaddr*>(&at), &size) == 0);
+
+  std::vector<std::thread> threads;
+  std::vector<pid_t> processes;
+  for (int i = 0; i < servers; ++i) {
+    if (how == server::thread) {
+      threads.emplace_back([&] { serve(listener, all); });
+    } else if (const pid_t child = ::fork(); child != 0) {
+      processes.push_back(child);
+    } else {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a case that hangs leaves nobody behind
+      serve(listener, all);
+      ::_exit(0);
+    }
+  }
+  for (int round = 1; round <= rounds; ++round) {
+    connect_to(at, connections);
+    CHECK(comes_true([&] { return all.accepted == round * connections; }));
+    // Nobody connects any more: all are parked, and their hubs go on.
+    all.asked = round;
+    const bool alive = comes_true([&] { return all.answers == round * servers; });
+    CHECK(alive);
+    if (!alive) break;
+  }
+  CHECK(all.refused == 0);
+  all.asked = rounds;
+  if (all.answers < rounds * servers) connect_to(at, servers);  // sets free who is held
+  for (auto& each : threads) each.join();
+  for (const pid_t each : processes) {
+    int status = -1;
+    CHECK(::waitpid(each, &status, 0) == each);
+    CHECK(status == 0);
+  }
+  ::munmap(memory, sizeof(seen));
+}
+
 }  // namespace
 
-TEST_CASE("accept: who shares a blocking listener is neither held in the kernel, nor told that there is nothing") {
-  for (const server how : {server::thread, server::process}) {
-    CAPTURE(int(how));
-#ifdef __SANITIZE_THREAD__
-    if (how == server::process) RINGLET_SKIP("processes: ThreadSanitizer loses its order of events in the child of a process with threads");
-#endif
-    void* const memory = ::mmap(nullptr, sizeof(seen), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    REQUIRE(memory != MAP_FAILED);
-    seen& all = *new (memory) seen;
-    const owned listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in at{};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof at;
-    REQUIRE(::bind(listener, reinterpret_cast<sockaddr*>(&at), sizeof at) == 0);
-    REQUIRE(::listen(listener, 128) == 0);
-    REQUIRE(::getsockname(listener, reinterpret_cast<sockaddr*>(&at), &size) == 0);
+TEST_CASE("accept: a thread that shares a blocking listener is neither held in the kernel, nor told that there is nothing") {
+  share_a_listener(server::thread);
+}
 
-    std::vector<std::thread> threads;
-    std::vector<pid_t> processes;
-    for (int i = 0; i < servers; ++i) {
-      if (how == server::thread) {
-        threads.emplace_back([&] { serve(listener, all); });
-      } else if (const pid_t child = ::fork(); child != 0) {
-        processes.push_back(child);
-      } else {
-        ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a case that hangs leaves nobody behind
-        serve(listener, all);
-        ::_exit(0);
-      }
-    }
-    for (int round = 1; round <= rounds; ++round) {
-      connect_to(at, connections);
-      CHECK(comes_true([&] { return all.accepted == round * connections; }));
-      // Nobody connects any more: all are parked, and their hubs go on.
-      all.asked = round;
-      const bool alive = comes_true([&] { return all.answers == round * servers; });
-      CHECK(alive);
-      if (!alive) break;
-    }
-    CHECK(all.refused == 0);
-    all.asked = rounds;
-    if (all.answers < rounds * servers) connect_to(at, servers);  // sets free who is held
-    for (auto& each : threads) each.join();
-    for (const pid_t each : processes) {
-      int status = -1;
-      CHECK(::waitpid(each, &status, 0) == each);
-      CHECK(status == 0);
-    }
-    ::munmap(memory, sizeof(seen));
-  }
+TEST_CASE("accept: a process that shares a blocking listener is neither held in the kernel, nor told that there is nothing") {
+#ifdef __SANITIZE_THREAD__
+  RINGLET_SKIP("ThreadSanitizer loses its order of events in the child of a process with threads");
+#endif
+  share_a_listener(server::process);
 }
 
 TEST_CASE("flag turn: who was killed while it had it loses it") {

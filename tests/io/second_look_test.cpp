@@ -36,6 +36,14 @@ const way ways[] = {
        return io::readv(fd, parts, 2, until);
      }},
 };
+
+// Somebody has waited on it, and then got less than he had asked for.
+void read_short(const ends& p) {
+  char buffer[64];
+  REQUIRE(io::recv(p.a, buffer, 1, 0, 1ms) == -ETIMEDOUT);
+  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
+  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+}
 }  // namespace
 
 TEST_CASE("short reads: bytes behind passed descriptors are not slept through") {
@@ -63,13 +71,9 @@ TEST_CASE("short reads: bytes behind passed descriptors are not slept through") 
 TEST_CASE("short reads: one who waits has its time limit, though it is looked for him again") {
   auto p = stream_pair();
   char buffer[64];
-  REQUIRE(io::recv(p.a, buffer, 1, 0, 1ms) == -ETIMEDOUT);
-  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
-  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+  read_short(p);
   CHECK(io::recv(p.a, buffer, sizeof buffer, 0, 100ms) == -ETIMEDOUT);
-  // And it is closed while somebody waits to look.
-  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
-  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+  read_short(p);  // and it is closed while somebody waits to look
   auto reader = ringlet::spawn([&] { return io::recv(p.a, buffer, sizeof buffer, 0, 5s); });
   REQUIRE(parked_on_fds(1));
   p.a.close();
@@ -79,9 +83,7 @@ TEST_CASE("short reads: one who waits has its time limit, though it is looked fo
 TEST_CASE("short reads: what comes just when it is looked for again is no reason to believe the stream no more") {
   auto p = stream_pair();
   char buffer[64];
-  REQUIRE(io::recv(p.a, buffer, 1, 0, 1ms) == -ETIMEDOUT);
-  REQUIRE(io::send(p.b, "x", 1, 0) == 1);
-  REQUIRE(io::recv(p.a, buffer, sizeof buffer, 0, 5s) == 1);
+  read_short(p);
   auto reader = ringlet::spawn([&] { return io::recv(p.a, buffer, sizeof buffer, 0, 5s); });
   REQUIRE(parked_on_fds(1));
 

@@ -13,9 +13,11 @@
 #include "engines.hpp"
 #include "loop/offload.hpp"
 #include "support/thread_state.hpp"
+#include "support/unused_signal.hpp"
 
 using namespace loop_test;
 using place = early_end::place;
+using support::unused_signal;
 namespace sys = ringlet::sys;
 
 namespace {
@@ -63,15 +65,6 @@ struct one_pipe {
     in = std::move(p.second);
   }
   void put() const { REQUIRE(::write(in, "x", 1) == 1); }
-};
-// Not even the handler that a monitor, of another case, has left.
-struct unused_signal {
-  struct sigaction before;
-  unused_signal() {
-    struct sigaction none {};
-    ::sigaction(SIGURG, &none, &before);
-  }
-  ~unused_signal() { ::sigaction(SIGURG, &before, nullptr); }
 };
 bool is_default(int number) {
   struct sigaction now;

@@ -87,8 +87,8 @@ fd connect_to_port(unsigned short port) {
   return made;
 }
 
-temporary_directory::temporary_directory() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "ringlet-test.XXXXXX").string();
+temporary_directory::temporary_directory(const std::filesystem::path& where) {
+  std::string pattern = (where / "ringlet-test.XXXXXX").string();
   if (!::mkdtemp(pattern.data())) fail("mkdtemp");
   path_ = pattern;
 }

@@ -74,7 +74,7 @@ bool localhost_resolves();
 // A directory that is removed with all that is in it.
 class temporary_directory {
  public:
-  temporary_directory();
+  explicit temporary_directory(const std::filesystem::path& where = std::filesystem::temp_directory_path());
   ~temporary_directory();
   temporary_directory(const temporary_directory&) = delete;
   const std::filesystem::path& path() const noexcept { return path_; }
