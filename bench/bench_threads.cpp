@@ -1,5 +1,5 @@
-// A thread per connection, plain pthreads, bare against under `ringlet run --threads=fibers`: requests a second, latency, CPU of
-// the server for a request, its kernel threads, its memory and the kernel's. Server on one core (bare: and once on
+// A thread per connection, plain pthreads, bare against under `ringlet run --threads=fibers`: requests a second, latency,
+// CPU of the server for a request, its kernel threads, its memory and the kernel's. Server on one core (bare: and once on
 // all), client (epoll, one thread) on another. And what single threads cost: making one, handing on by a condition or a
 // semaphore, a system call that is none of ours.
 //

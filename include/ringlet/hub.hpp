@@ -69,14 +69,14 @@ RINGLET_EXPORT std::string describe_fibers(const describe_options& how = {});
 // The fibers of this thread that have not finished, in the order of their spawning; the main fiber is not among them.
 RINGLET_EXPORT std::vector<any_fiber> fibers();
 
-// So many fibers at most run in one turn, before I/O, timers and other threads are looked at again: 4096, unless it is set. Fewer
-// make I/O prompter, more make crowds faster. Of this thread; returns the former one. std::invalid_argument for 0.
+// So many fibers at most run in one turn, before I/O, timers and other threads are looked at again: 4096, unless it is set.
+// Fewer make I/O prompter, more make crowds faster. Of this thread; returns the former one. std::invalid_argument for 0.
 RINGLET_EXPORT std::size_t set_turn_limit(std::size_t resumptions);
 
-// Where nobody is ready, the hub looks for news for so long before it sleeps: an answer that comes sooner is then had in about half
-// the time, at the price of the processor. Where news keeps taking longer it sleeps at once; while somebody is ready it has no
-// effect. 0 (never), unless it or RINGLET_SPIN (microseconds) is set; 1 ms at most. Of this thread; returns the former one.
-// std::invalid_argument for more, or for less than 0.
+// Where nobody is ready, the hub looks for news for so long before it sleeps: an answer that comes sooner is then had in
+// about half the time, at the price of the processor. Where news keeps taking longer it sleeps at once; while somebody is
+// ready it has no effect. 0 (never), unless it or RINGLET_SPIN (microseconds) is set; 1 ms at most. Of this thread; returns
+// the former one. std::invalid_argument for more, or for less than 0.
 RINGLET_EXPORT std::chrono::nanoseconds set_spin(std::chrono::nanoseconds longest);
 
 // Waits until every other fiber of this thread has finished, those spawned meanwhile among them, and daemons not: true; false

@@ -25,8 +25,8 @@ constexpr std::size_t hub_stack_bytes = 256 * 1024;
 
 thread_local hub_state* hub_of_thread = nullptr;
 
-// Asked for with each hub, not by a thread_local of our own: a program's thread_local that is destroyed after ours may still make
-// one.
+// Asked for with each hub, not by a thread_local of our own: a program's thread_local that is destroyed after ours may
+// still make one.
 void at_thread_end(void*) noexcept {
   if (sys::call(SYS_gettid) == ::getpid())
     process_ends.store(true, std::memory_order_relaxed);  // before the first static is destroyed (exit(3))

@@ -9,8 +9,8 @@
 
 namespace ringlet::detail {
 
-// Whether it pays is told by how long nobody was ready, lately: a hub whose news always takes longer than it may look for sleeps at
-// once, and tries again when a sleep was short.
+// Whether it pays is told by how long nobody was ready, lately: a hub whose news always takes longer than it may look for
+// sleeps at once, and tries again when a sleep was short.
 class spin_habit {
  public:
   static constexpr std::chrono::milliseconds longest{1};

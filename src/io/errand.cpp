@@ -63,8 +63,8 @@ bool errand::wait(const char* what, deadline until, bool interruptible, const de
              signals) != sync::address_result::interrupted;
 }
 
-// True: it is still in the crew's queue, and taken out of it. A signal that comes before the call has entered the kernel is lost, so
-// it is asked again.
+// True: it is still in the crew's queue, and taken out of it. A signal that comes before the call has entered the kernel is
+// lost, so it is asked again.
 bool errand::end_early(const char* what) {
   if (loop::take_back(*this)) return true;
   end_.call_off(place::anywhere);
@@ -77,8 +77,8 @@ bool errand::end_early(const char* what) {
   return false;
 }
 
-// Returns when it has ended, for that takes no longer than it takes the helper to run; or at once, if no helper has begun it: none
-// will. One that no signal ends just now is left to the fiber.
+// Returns when it has ended, for that takes no longer than it takes the helper to run; or at once, if no helper has begun
+// it: none will. One that no signal ends just now is left to the fiber.
 void errand::end_now(detail::delegated_call& call) noexcept {
   auto& mine = static_cast<errand&>(call);
   if (mine.end_.call_off(place::signal_handler)) return;

@@ -1,7 +1,7 @@
 // read and write, on all kinds of files: each is an attempt on a vector that cannot block.
 //
-// It tries with RWF_NOWAIT (stream sockets by receiving and sending); files that don't know it are asked by poll first, and regular
-// ones read by the engine. Blocking writes go on until all is written, as a thread's do.
+// It tries with RWF_NOWAIT (stream sockets by receiving and sending); files that don't know it are asked by poll first, and
+// regular ones read by the engine. Blocking writes go on until all is written, as a thread's do.
 //
 // Always true: the caller's vector is looked at only after the kernel has accepted it, or found it readable.
 

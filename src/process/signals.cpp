@@ -1,12 +1,14 @@
 // Signals for fibers.
 //
-// The handler does three things that are allowed in a signal: it writes a record into a ring, counts, and wakes the fibers that are
-// parked on the counter. All else is done by those fibers: each listener reads the ring from where it was on, and takes what it
-// listens for. A record is published by its own sequence number, written last; so a handler that another one has interrupted, or
-// that runs on another thread, is waited for, and a listener that was lapped sees it and falls back on the counts.
+// The handler does three things that are allowed in a signal: it writes a record into a ring, counts, and wakes the fibers
+// that are parked on the counter. All else is done by those fibers: each listener reads the ring from where it was on, and
+// takes what it listens for. A record is published by its own sequence number, written last; so a handler that another one
+// has interrupted, or that runs on another thread, is waited for, and a listener that was lapped sees it and falls back on
+// the counts.
 //
-// The kernel is asked with raw calls: a door's wrapper around handlers would tell the program's calls of signals that are none of its
-// business. A forked child gets the actions of before; a listener that it has kept begins to listen anew when it waits.
+// The kernel is asked with raw calls: a door's wrapper around handlers would tell the program's calls of signals that are
+// none of its business. A forked child gets the actions of before; a listener that it has kept begins to listen anew when
+// it waits.
 
 #include <ringlet/signals.hpp>
 

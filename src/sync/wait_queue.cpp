@@ -88,9 +88,10 @@ void report_long_spin(std::int64_t& since_s) noexcept {
 }
 }  // namespace
 
-// Who finds it held spins, and gives the processor away if the holder lost it; soon by sleeping, for one who only yields never lets a
-// holder of a lower real-time priority run, and on a busy machine burns the time that the holder needs. Anything but 0 and ours was left by the parent:
-// whoever finds that, and only one can, has written ours over it and so has the lock.
+// Who finds it held spins, and gives the processor away if the holder lost it; soon by sleeping, for one who only yields
+// never lets a holder of a lower real-time priority run, and on a busy machine burns the time that the holder needs.
+// Anything but 0 and ours was left by the parent: whoever finds that, and only one can, has written ours over it and so has
+// the lock.
 void wait_lock::lock_slowly(std::uint32_t found) noexcept {
   const std::uint32_t mine = this_process();
   std::int64_t since_s = 0;

@@ -3,9 +3,10 @@
 // handler lets the hub turn. Timers have moments of their own because the kernel's have: threads that wait for a lock of
 // Python's by timers of 5 ms, and are served at the looks only, fall in step, and one of them is always the last in the queue.
 //
-// Never within the runtime (`inside`), and never in code that may hold a lock which the runtime itself could need (malloc's): libc
-// but for pthread_spin_lock, the loader, the runtime's own object, and the object that malloc comes from. There, the next look
-// comes soon enough. The program's own locks are true locks with a true queue: whoever needs one waits its turn.
+// Never within the runtime (`inside`), and never in code that may hold a lock which the runtime itself could need
+// (malloc's): libc but for pthread_spin_lock, the loader, the runtime's own object, and the object that malloc comes from.
+// There, the next look comes soon enough. The program's own locks are true locks with a true queue: whoever needs one waits
+// its turn.
 //
 // The hub puts who gave way behind all that are ready then, those that the kernel or a timer made ready among them: else
 // they stay in step with the look, and a thread that asks for a lock of Python's by a timer never gets it.
