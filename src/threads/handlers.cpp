@@ -91,8 +91,10 @@ void ours(int signal, siginfo_t* info, void* machine) {
     return;
   }
   const bool was_inside = inside;  // a fault of ours by the program's bad pointer: its handler may longjmp away
-  inside = false;
   thread_block& self = current();
+  const std::uintptr_t fault_before = self.fault_within;
+  if (was_inside) self.fault_within = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+  inside = false;
   const kernel_action& action = actions[signal];
   const signal_set before = self.mask;
   signal_set now = self.mask | action.mask | (action.flags & SA_NODEFER ? 0 : bit_of(signal));
@@ -108,6 +110,7 @@ void ours(int signal, siginfo_t* info, void* machine) {
   change_mask(again, after & ~never_blocked);
   the_mode.os_mask = after & ~never_blocked;
   inside = was_inside;
+  again.fault_within = fault_before;
 }
 
 // The program's own use of the watcher's signal.

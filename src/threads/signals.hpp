@@ -21,6 +21,17 @@ bool note(int signal, const siginfo_t* info, thread_block* to) noexcept;
 extern volatile bool unassigned;
 // Noted, too, but everybody blocks them: the process's, until somebody lets them through or waits for them.
 extern signal_set unclaimed;
+// Does the current thread, whose stack pointer this is, run a handler of the program's for a fault within the runtime (SIGSYS of a
+// filter, SIGSEGV of a bad pointer)? The runtime is beneath it, perhaps with a lock held: nobody else may get a turn for a tick. A
+// handler that has left by longjmp is known by a stack pointer above.
+inline bool handles_fault_within(thread_block& self, std::uintptr_t stack_pointer) noexcept {
+  constexpr std::uintptr_t reach = 1 << 18;
+  if (self.fault_within == 0) return false;
+  if (stack_pointer < self.fault_within && self.fault_within - stack_pointer < reach) return true;
+  self.fault_within = 0;
+  return false;
+}
+
 // The address behind the instruction by which a thread sends itself a signal.
 extern std::uintptr_t behind_own_signal;
 // One that is pending for this thread, with what is known of it; it is then no longer.

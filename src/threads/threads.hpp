@@ -48,6 +48,7 @@ struct thread_block : context::thread_image {
   bool mask_is_applied = false;   // also one of libc's own is the OS thread's while this runs (state.hpp, is_libcs_own)
   bool ended_by_signal = false;   // the wait that just ended did so for a handler
   const struct place* programs = nullptr;  // while it sends itself a signal
+  std::uintptr_t fault_within = 0;  // where on its stack the program's handler of a fault within the runtime began (signals.hpp)
   bool may_restart = true;        // and every such handler asks for calls to be restarted
   bool is_main = false;
   bool is_gone = false;           // main only: it has called exit(2)

@@ -31,6 +31,7 @@
 #include "base/kernel_action.hpp"
 #include "base/sys.hpp"
 #include "io/doors.hpp"
+#include "threads/signals.hpp"
 #include "threads/state.hpp"
 
 namespace ringlet::threads {
@@ -98,7 +99,9 @@ void on_tick(int signal, siginfo_t* info, void* machine) {
   if (inside || !here() || io::is_vfork_child()) return;
   detail::hub_state& hub = *the_mode.hub;
   if (!hub.can_park() || hub.thread.current->in_hub) return;
-  if (!is_touchable(std::uintptr_t(static_cast<ucontext_t*>(machine)->uc_mcontext.gregs[REG_RIP]))) return;
+  const auto& registers = static_cast<ucontext_t*>(machine)->uc_mcontext.gregs;
+  if (!is_touchable(std::uintptr_t(registers[REG_RIP]))) return;
+  if (handles_fault_within(current(), std::uintptr_t(registers[REG_RSP]))) return;
   // The kernel does not change its alternate stack while somebody stands on it.
   if (stands_on_alternate_stack()) return;
   inside = true;

@@ -1,12 +1,20 @@
 // Where a handler runs, and where it goes from there.
 
 #include <dlfcn.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <ucontext.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
+#include <iterator>
 
 #include "battery.hpp"
 
@@ -119,6 +127,69 @@ CASE(fault_and_siglongjmp) {
   });
   t.join();
 }
+
+#ifdef __x86_64__
+// Some sandboxes answer calls by SIGSYS. A thread's recv sets no MSG_DONTWAIT, so bare nothing is trapped; what makes threads
+// may ask so first, and is in the middle of something while the handler runs.
+volatile unsigned long others_work = 0;
+volatile bool others_ran = false;
+
+long real_call(long number, long a, long b, long c) {
+  long result;
+  asm volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+  return result;
+}
+void answer_recv(int, siginfo_t*, void* machine) {
+  auto& registers = static_cast<ucontext_t*>(machine)->uc_mcontext.gregs;
+  const unsigned long before = others_work;
+  const auto end = std::chrono::steady_clock::now() + 60ms;  // so long that another would have its turn
+  while (std::chrono::steady_clock::now() < end) {
+  }
+  if (others_work != before) others_ran = true;
+  iovec part{reinterpret_cast<void*>(registers[REG_RSI]), std::size_t(registers[REG_RDX])};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  registers[REG_RAX] = real_call(SYS_recvmsg, registers[REG_RDI], long(&message), registers[REG_R10]);
+}
+
+CASE(calls_answered_by_sigsys) {
+  constexpr unsigned flags_argument = offsetof(seccomp_data, args) + 3 * sizeof(std::uint64_t);
+  sock_filter lines[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_recvfrom, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, flags_argument),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MSG_DONTWAIT, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter{std::size(lines), lines};
+  struct sigaction how {};
+  how.sa_sigaction = &answer_recv;
+  how.sa_flags = SA_SIGINFO;
+  CHECK(sigaction(SIGSYS, &how, nullptr) == 0);
+  CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+  int ends[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  CHECK(write(ends[1], "abcde", 5) == 5);
+  std::atomic<bool> over{false};
+  std::thread works([&] {
+    while (!over) others_work = others_work + 1;
+  });
+  CHECK(until([] { return others_work > 0; }));
+  for (int i = 0; i < 5; ++i) {
+    char c = 0;
+    const ssize_t got = recv(ends[0], &c, 1, 0);
+    std::printf("%zd %c\n", got, c);
+  }
+  over = true;
+  works.join();
+  std::printf("others had a turn within the call: %d\n", others_ran);
+  close(ends[0]);
+  close(ends[1]);
+}
+#endif
 
 CASE(alternate_stacks) {
   static thread_local char* low = nullptr;
