@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "harness.hpp"
+#include "peers/process.hpp"
 #include "raw_servers.hpp"
 
 namespace {
@@ -62,10 +63,7 @@ void on_cores(std::size_t count, const std::function<void(std::size_t)>& work) {
   std::vector<std::thread> all;
   for (std::size_t i = 0; i < count; ++i)
     all.emplace_back([&, i] {
-      cpu_set_t only;
-      CPU_ZERO(&only);
-      CPU_SET(cores[i % cores.size()], &only);
-      ::pthread_setaffinity_np(::pthread_self(), sizeof only, &only);
+      bench::pin_to(cores[i % cores.size()]);
       work(i);
     });
   for (auto& t : all) t.join();

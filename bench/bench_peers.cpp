@@ -270,10 +270,7 @@ int main(int argc, char** argv) try {
   ::getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = files.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &files);
-  cpu_set_t only;
-  CPU_ZERO(&only);
-  CPU_SET(cores.driver, &only);
-  ::sched_setaffinity(0, sizeof only, &only);
+  bench::pin_to(cores.driver);
   if (cores.peers == cores.driver) std::printf("there is one core for both sides: the wall clock means nothing\n");
 
   const bool quick = bench::asked().quick;

@@ -40,6 +40,13 @@ cores::cores() {
     if (CPU_ISSET(i, &mine)) driver = i;
 }
 
+void pin_to(int core) {
+  cpu_set_t only;
+  CPU_ZERO(&only);
+  CPU_SET(core, &only);
+  ::sched_setaffinity(0, sizeof only, &only);
+}
+
 process::process(std::vector<std::string> command, const std::vector<std::string>& environment, int core, int listener,
                  bool pipes) {
   int in[2] = {-1, -1}, out[2] = {-1, -1};
@@ -50,10 +57,7 @@ process::process(std::vector<std::string> command, const std::vector<std::string
   if (id_ == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(2);
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(core, &only);
-    ::sched_setaffinity(0, sizeof only, &only);
+    pin_to(core);
     if (pipes) {
       ::dup2(in[0], 0);
       ::dup2(out[1], 1);

@@ -15,6 +15,8 @@ struct cores {
   cores();
   int peers = 0, driver = 0;
 };
+// The calling thread, and whom it makes from here on, run on this core only.
+void pin_to(int core);
 
 class process {
  public:
