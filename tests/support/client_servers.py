@@ -64,6 +64,23 @@ def tree_of(pid):
     return [pid] + [p for child in children for p in tree_of(child)]
 
 
+def send(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def stopped_tree_of(pid):
+    """The same, and none of them makes another: each is stopped before it is asked whom it has made."""
+    stopped = []
+    while fresh := [p for p in tree_of(pid) if p not in stopped]:
+        for p in fresh:
+            send(p, signal.SIGSTOP)
+        stopped += fresh
+    return stopped
+
+
 class Server:
     """One kind of server; made and started by get()."""
 
@@ -97,14 +114,11 @@ class Server:
 
     def stop(self):
         for process in reversed(self.processes):
-            descendants = tree_of(process.pid)[1:]
+            descendants = stopped_tree_of(process.pid)[1:] if self.ends_by == signal.SIGKILL else []
             process.send_signal(self.ends_by)
             process.wait(30)
-            for pid in descendants if self.ends_by == signal.SIGKILL else []:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            for pid in descendants:
+                send(pid, signal.SIGKILL)
 
 
 class Nginx(Server):
