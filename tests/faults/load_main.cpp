@@ -15,12 +15,16 @@
 // cannot be had here.
 
 #include <dirent.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <map>
+#include <new>
 
 #include "load.hpp"
 #include "refusals.hpp"
@@ -116,13 +120,19 @@ void end_signals() {
   ::signal(SIGUSR1, SIG_IGN);
 }
 
-// A process of its own that does something to this one, until it is ended.
+// A process of its own that does something to this one, until it is told that all is over. It ends between two acts only: one that was
+// killed would leave this one stopped.
+std::atomic<bool>* over = nullptr;
 pid_t beside(void (*act)(pid_t)) {
+  void* const shared = ::mmap(nullptr, sizeof *over, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) cannot("shared memory");
+  over = new (shared) std::atomic<bool>(false);
   const pid_t parent = ::getpid(), made = ::fork();
   if (made < 0) cannot("a process");
   if (made > 0) return made;
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  for (;;) act(parent);
+  while (!*over) act(parent);
+  ::_exit(0);
 }
 void stop_now_and_then(pid_t parent) {
   ::usleep(unsigned(about(number("stops"))));
@@ -205,8 +215,9 @@ int run(const load_options& how) {
     must_be("bytes that arrived", long(transferred), long((how.lanes + 1) * how.bytes));
   }
   if (has("signals")) end_signals();
-  if (other > 0) ::kill(other, SIGKILL);
-  if (other > 0) ::waitpid(other, nullptr, 0);
+  if (other > 0) *over = true;
+  while (other > 0 && ::waitpid(other, nullptr, 0) < 0 && errno == EINTR) {
+  }
   const std::string left = Face::left();
   if (!left.empty()) {
     std::printf("WRONG: left behind: %s\n", left.c_str());
